@@ -33,7 +33,7 @@ def is_zero(bits: int, fmt: Format) -> bool:
 
 
 def exponent_of(bits: int, fmt: Format) -> int | None:
-    """Exponent of a finite non-zero value as rule N4 uses it (subnormals: the minimum); else None."""
+    """Exponent of a finite non-zero value as rule N4 has it (subnormals: the least); else None."""
     if is_zero(bits, fmt) or not isinstance(decode(bits, fmt), Fraction):
         return None
     biased = bits >> fmt.mantissa_width & ((1 << fmt.exponent_width) - 1)

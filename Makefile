@@ -1,0 +1,71 @@
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs; run again, it starts at once.
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint typecheck simulator bench clean
+
+PYTHON ?= python3
+# Another build of torch can be asked for: make demo TORCH="torch==2.13.0 --index-url URL"
+TORCH  ?= torch==2.13.0
+JOBS   ?= $(shell nproc)
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+
+help:
+	@echo 'make demo   set up, train two networks in exact FP8, write Verilog and a report'
+	@echo 'make test   set up, lint, type-check, run all tests'
+	@echo 'make bench  run the benchmarks (benchmarks/results/*.json)'
+	@echo 'make clean  remove everything that make made'
+
+demo: $(VENV)/.demo
+	@$(BIN)/exactum demo
+
+test: $(VENV)/.test simulator lint typecheck
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+lint: $(VENV)/.test
+	@$(BIN)/ruff check .
+
+# A folder of links shows the type checker the packages under their installed names.
+typecheck: $(VENV)/.test
+	@mkdir -p build/typing/exactum
+	@ln -sfn $(CURDIR)/hdl build/typing/exactum/hdl
+	@ln -sfn $(CURDIR)/gen build/typing/exactum/gen
+	@ln -sfn $(CURDIR)/host build/typing/exactum/host
+	@MYPYPATH=build/typing $(BIN)/mypy -p exactum.gen -p exactum.host
+
+bench: $(VENV)/.test simulator
+	@for script in emulator offload softmax generate rtl; do \
+	  $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache exactum-demo
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Exactum needs Python 3.11 or newer: make PYTHON=/path/to/python3.11'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo 'python3 cannot make a virtual environment: apt-get install python3-venv, then run make again'; exit 1; }
+
+# torch first and by exact version, so that no other requirement chooses a build of its own.
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@echo 'setting up: Python packages for the demo (a few minutes the first time)'
+	@$(PIP) install $(TORCH)
+	@$(PIP) install -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.demo
+	@echo 'setting up: Python packages for the tests'
+	@$(PIP) install -e '.[test]'
+	@touch $@
+
+# cocotb needs a simulator and the shared library of the Python that runs it.
+simulator: $(VENV)/.test
+	@missing=; \
+	command -v iverilog >/dev/null || missing=iverilog; \
+	$(BIN)/python -c 'import find_libpython, sys; sys.exit(not find_libpython.find_libpython())' \
+	  || missing="$$missing $$($(BIN)/python -c 'import sys; print("libpython3.%d" % sys.version_info[1])')"; \
+	[ -z "$$missing" ] || { \
+	  echo "setting up: $$missing"; \
+	  if [ "$$(id -u)" = 0 ]; then as_root=; else as_root='sudo -n'; fi; \
+	  $$as_root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -qq $$missing >/dev/null; \
+	} || { echo "the tests need:$$missing -- run 'sudo apt-get install $$missing', then 'make test' again"; exit 1; }
