@@ -1,0 +1,121 @@
+"""One configuration becomes a folder: Verilog, descriptions, resolved configuration, manifest."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .config import Configuration
+from .describe import describe
+from .errors import UsageError
+from .manifest import MANIFEST, is_output, read_manifest
+from .units import Unit, build, select
+from .verilog import emit
+
+__all__ = ["Output", "generate", "write_unit"]
+
+Step = Callable[[str], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What was written: the folder, and the manifest's contents."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+
+def generate(config: Configuration, out_dir: str | Path, units: Iterable[str] | None = None, *,
+             step: Step = nullcontext) -> Output:
+    """Write the Verilog of some or all units, with everything needed to use and to check it.
+
+    Written into a folder beside ``out_dir`` and renamed, so an interrupted run leaves the last
+    good output.
+
+    Parameters
+    ----------
+    config : Configuration
+        What to generate.
+    out_dir : path
+        New, empty, or an earlier output (which is replaced).
+    units : iterable of str, optional
+        Names of units; all unless given.
+    step : callable, optional
+        Called with the name of each step; the step runs inside the context that it returns.
+
+    Raises
+    ------
+    UsageError
+        X111 if ``out_dir`` holds something else; X213 for an unknown unit.
+    ToolMissing
+        X302 without Yosys.
+    """
+    chosen = select(units)
+    folder = Path(out_dir).absolute()
+    _check_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        fresh = Path(beside) / "new"
+        (fresh / "rtl").mkdir(parents=True)
+        yosys = ""
+        for unit in chosen:
+            with step(f"Verilog of {unit.name}"):
+                yosys = write_unit(unit, config, fresh / "rtl")
+        with step("manifest"):
+            _write(fresh / "configuration.toml", config.to_toml())
+            tools = {"amaranth": version("amaranth"), "yosys": yosys}
+            _write(fresh / MANIFEST, _json({
+                "exactum": version("exactum"), "manifest": 1,
+                "configuration": {"name": config.name, "hash": config.hash},
+                "units": [unit.name for unit in chosen], "tools": tools, "files": _hashes(fresh)}))
+            _replace(folder, fresh, Path(beside) / "old")
+    return Output(folder, read_manifest(folder))
+
+
+def write_unit(unit: Unit, config: Configuration, folder: Path) -> str:
+    """Write TOP.v and TOP.json of one unit into an existing folder; returns the Yosys used."""
+    component = build(unit, config)
+    description = describe(unit, component, config)
+    verilog = emit(unit, component, config)
+    _write(folder / f"{unit.top}.v", verilog.text)
+    _write(folder / f"{unit.top}.json", _json(description))
+    return verilog.yosys
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists() or is_output(folder):
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise UsageError("X111", f"{str(folder)!r} holds something that Exactum did not write",
+                         "choose another folder with --out, or empty this one")
+
+
+def _replace(folder: Path, fresh: Path, old: Path) -> None:
+    """Put ``fresh`` in the place of ``folder``, or leave what was there."""
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    folder.rename(old)
+    try:
+        fresh.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_bytes(text.encode())

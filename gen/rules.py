@@ -1,0 +1,87 @@
+"""The rules over several keys of a configuration, each with the sentence that names it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..hdl.formats import FORMATS
+from .errors import Problem
+from .sources import at
+
+__all__ = ["RULES", "Rule", "broken_rules"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition over several keys: the values of ``keys`` in, the broken sentence or None out."""
+
+    keys: tuple[str, ...]
+    text: str
+    check: Callable[..., str | None]
+
+
+def _exact_width(formats: Iterable[str], width: int, max_k: int) -> str | None:
+    spans = {name: f.max_exponent - f.min_exponent + f.mantissa_width
+             for name in formats if not (f := FORMATS[name]).is_wide}
+    if not spans:
+        return None
+    widest = max(spans, key=lambda name: spans[name])
+    least = 2 * spans[widest] + 3 + _log2(max_k)
+    if width >= least:
+        return None
+    return (f"sums of {widest} products are exact only with vpcu.accumulator_width >= "
+            f"{2 * spans[widest] + 3} + log2(vpcu.max_k) = {least}; got {width} with "
+            f"vpcu.max_k = {max_k}")
+
+
+def _wide_width(formats: Iterable[str], width: int, max_k: int) -> str | None:
+    # The frame of a lane: 11 bits for the 8- and 16-bit formats, 24 for fp32.
+    for name in ("fp32", "bf16"):
+        frame = 24 if name == "fp32" else 11
+        least = 2 * frame + 1 + _log2(max_k)
+        if name in formats and width < least:
+            return (f"the largest product of {name} keeps all its bits only with "
+                    f"vpcu.accumulator_width >= {2 * frame + 1} + log2(vpcu.max_k) = {least}; got "
+                    f"{width} with vpcu.max_k = {max_k}")
+    return None
+
+
+def _tile_depth(b_depth: int, max_k: int) -> str | None:
+    if b_depth <= max_k:
+        return None
+    return f"vpcu.b_depth may not exceed vpcu.max_k = {max_k}; got {b_depth}"
+
+
+def _row_length(lanes: int, max_length: int) -> str | None:
+    if lanes <= max_length:
+        return None
+    return f"softmax.lanes may not exceed softmax.max_length = {max_length}; got {lanes}"
+
+
+def _log2(value: int) -> int:
+    return value.bit_length() - 1
+
+
+RULES = (
+    Rule(("vpcu.formats", "vpcu.accumulator_width", "vpcu.max_k"),
+         "Sums of the enabled formats of at most 5 exponent bits are exact (rule N4): "
+         "`vpcu.accumulator_width` >= 37 (e4m3), 65 (e5m2) or 81 (fp16) + log2(`vpcu.max_k`).",
+         _exact_width),
+    Rule(("vpcu.formats", "vpcu.accumulator_width", "vpcu.max_k"),
+         "The window holds at least the largest product of bf16 and fp32 whole: "
+         "`vpcu.accumulator_width` >= 23 (bf16) or 49 (fp32) + log2(`vpcu.max_k`).",
+         _wide_width),
+    Rule(("vpcu.b_depth", "vpcu.max_k"), "`vpcu.b_depth` <= `vpcu.max_k`.", _tile_depth),
+    Rule(("softmax.lanes", "softmax.max_length"), "`softmax.lanes` <= `softmax.max_length`.",
+         _row_length),
+)
+
+
+def broken_rules(values: Mapping[str, Any], bad: frozenset[str]) -> Iterator[Problem]:
+    """The rules broken by ``values``, but for those that read a key which is bad by itself."""
+    for rule in RULES:
+        if not bad.intersection(part for key in rule.keys for part in (key, key.split(".")[0])):
+            message = rule.check(*(at(values, key) for key in rule.keys))
+            if message:
+                yield Problem("X107", message, key=rule.keys[0] if len(rule.keys) == 2
+                              else "vpcu.accumulator_width")

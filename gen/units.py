@@ -1,0 +1,83 @@
+"""The table of units: which component each is, and its parameters out of a configuration."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from .errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from .config import Configuration
+
+__all__ = ["UNITS", "Unit", "build", "select"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit: the component ``hdl.<name>.<component>`` and what it does.
+
+    Parameters
+    ----------
+    name : str
+        Name of the unit, of its module in hdl/ and of its bench.
+    component : str
+        Name of the class.
+    summary : str
+        What it does, in a few words.
+    parameters : callable
+        From the configuration to the constructor's keyword arguments.
+    """
+
+    name: str
+    component: str
+    summary: str
+    parameters: Callable[["Configuration"], Mapping[str, Any]]
+
+    @property
+    def top(self) -> str:
+        """Name of the Verilog module."""
+        return f"exactum_{self.name}"
+
+
+def _vpcu(config: "Configuration") -> dict[str, Any]:
+    names = ("lanes", "accumulator_width", "max_k", "b_depth", "drains")
+    return {"formats": config.vpcu.format_objects} | {n: getattr(config.vpcu, n) for n in names}
+
+
+def _block(config: "Configuration") -> dict[str, Any]:
+    return {"block": config.zce.block}
+
+
+def _skipper(config: "Configuration") -> dict[str, Any]:
+    return {"block": config.zce.block, "max_k": config.vpcu.max_k}
+
+
+def _softmax(config: "Configuration") -> dict[str, Any]:
+    return config.softmax.model_dump()
+
+
+UNITS = MappingProxyType({unit.name: unit for unit in (
+    Unit("engine", "Engine", "matrix products: the VPCU behind its zero skipper", _vpcu),
+    Unit("vpcu", "Vpcu", "exact row products on lanes of four multipliers", _vpcu),
+    Unit("skipper", "Skipper", "non-zero elements of a row, one per cycle", _skipper),
+    Unit("compressor", "Compressor", "blocks of values to flag, mask and non-zeros", _block),
+    Unit("decompressor", "Decompressor", "flag, mask and non-zeros to blocks of values", _block),
+    Unit("softmax", "Softmax", "softmax over rows, independent of their order", _softmax),
+)})
+
+
+def select(names: Iterable[str] | None) -> tuple[Unit, ...]:
+    """The named units in the table's order, all of them for None; UsageError X213 otherwise."""
+    wanted = set(UNITS if names is None else names)
+    for name in sorted(wanted - set(UNITS)):
+        raise UsageError("X213", f"no unit is called {name!r}{nearest(name, UNITS)}; "
+                         f"units: {', '.join(UNITS)}", "exactum sim --list")
+    return tuple(unit for unit in UNITS.values() if unit.name in wanted)
+
+
+def build(unit: Unit, config: "Configuration") -> Any:
+    """A new component of the unit."""
+    module = import_module(f"..hdl.{unit.name}", __package__)
+    return getattr(module, unit.component)(**unit.parameters(config))

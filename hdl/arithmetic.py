@@ -1,0 +1,69 @@
+"""Arithmetic shared by the units; every intermediate width is exact, nothing truncates silently.
+
+The functions that need intermediate signals take the module ``m`` and add combinational logic to it.
+"""
+
+from amaranth.hdl import *
+
+__all__ = ["negate_if", "normalise", "shift_left", "shift_right", "tree_sum"]
+
+
+def tree_sum(values):
+    """The sum of a non-empty sequence, as a balanced tree."""
+    values = list(values)
+    while len(values) > 1:
+        pairs = [a + b for a, b in zip(values[::2], values[1::2], strict=False)]
+        values = pairs + values[len(values) & ~1:]
+    return values[0]
+
+
+def negate_if(condition, value):
+    """``-value`` if ``condition``: (what to add, carry to add), so that an adder can take both."""
+    extended = Cat(value, Const(0, 1)).as_signed()
+    return Mux(condition, ~extended, extended), condition
+
+
+def shift_right(m, value, amount, *, unit=1):
+    """``value >> (amount * unit)`` for unsigned values: (shifted, whether a set bit dropped out).
+
+    One level of multiplexers for each bit of ``amount``; the result is as wide as ``value``.
+    """
+    width, lost = len(value), Const(0, 1)
+    for place, bit in enumerate(amount):
+        step = min(unit << place, width)
+        shifted, dropped = Signal(width), Signal()
+        m.d.comb += [
+            shifted.eq(Mux(bit, value[step:], value)),
+            dropped.eq(lost | (bit & value[:step].any())),
+        ]
+        value, lost = shifted, dropped
+    return value, lost
+
+
+def shift_left(m, value, amount, *, width):
+    """``value << amount`` in ``width`` bits; the bits above are dropped."""
+    for place, bit in enumerate(amount):
+        shifted = Signal(width)
+        m.d.comb += shifted.eq(Mux(bit, Cat(Const(0, 1 << place), value), value))
+        value = shifted
+    return value
+
+
+def normalise(m, value, steps):
+    """Shift ``value`` left by each of ``steps`` that its leading zeros allow, in that order.
+
+    Returns (shifted, by how much). The steps 2^n .. 2, 1 bring the leading one to the top of a
+    value of at most 2^(n+1) bits, and the amount is its count of leading zeros; an all-zero value
+    stays zero.
+    """
+    width, taken = len(value), []
+    for step in steps:
+        shifted, is_clear = Signal(width), Signal()
+        if step < width:
+            m.d.comb += [
+                is_clear.eq(~value[width - step:].any()),
+                shifted.eq(Mux(is_clear, Cat(Const(0, step), value), value)),
+            ]
+            value = shifted
+            taken.append(Mux(is_clear, step, 0))
+    return value, tree_sum(taken) if taken else Const(0)

@@ -1,0 +1,75 @@
+"""Payload layouts of the streams between units; producer and consumer import the same object."""
+
+from amaranth.hdl import signed
+from amaranth.lib import data
+
+from .formats import FormatCode
+
+__all__ = ["WORD_WIDTH", "AnchorWord", "CodecOperation", "CodecWord", "ForceWindow", "HostMask",
+           "Operation", "PlainWord", "Result", "RowAnchor", "mask_window", "skipper_token"]
+
+WORD_WIDTH = 64
+"""Bits of a word of B or of packed values: four narrow columns of a lane, or one fp32 column."""
+
+Operation = data.StructLayout({
+    "format_a": FormatCode, "format_b": FormatCode, "result": FormatCode,
+    "saturate": 1, "keep": 1, "drain": 1, "exponent": signed(12), "rows": 16, "k": 16,
+})
+"""One tile of a product: ``rows`` rows of A, each ``k`` long, times one tile of B.
+
+``exponent``: x of docs/numerics.md. ``saturate``: overflow and Inf become the largest finite
+result. ``keep``: go on from the accumulators as they are (``rows`` is 1); else they start at zero.
+``drain``: round and emit each row's results; else they stay in the accumulators (``rows`` is 1).
+"""
+
+AnchorWord = data.ArrayLayout(signed(16), 4)
+"""The first words of a tile of B, one per lane: the anchor of each of its columns (rule N4)."""
+
+RowAnchor = data.StructLayout({"anchor": signed(16)})
+"""The anchor of one row of A (rule N4)."""
+
+HostMask = data.StructLayout({"nonzero": 64, "last": 1})
+"""64 elements of a row's mask; ``last`` ends the row. A row of no elements is one empty word."""
+
+ForceWindow = data.StructLayout({"force": 64, "last": 1, "format": FormatCode})
+"""64 indices whose rows of B may not be skipped (rule N3), for each row of each operation.
+
+``last`` ends the row; ``format`` is that of A. A row of no elements is one empty window.
+"""
+
+Result = data.StructLayout({"data": 32, "lost": 1, "last": 1})
+"""One result, right-aligned. ``lost``: rule N4. ``last`` ends the operation's results."""
+
+
+def mask_window(block):
+    """One window of a row's zero mask, for the skipper: bit i describes element i of the window.
+
+    ``nonzero``: the element is not zero and its value is in the value stream. ``force``: the
+    element counts even when it is zero (rule N3: its row of B holds an Inf or a NaN). ``last``:
+    the row's last window.
+    """
+    return data.StructLayout({"nonzero": block, "force": block, "last": 1})
+
+
+def skipper_token(max_k):
+    """One element that counts, from the skipper.
+
+    ``index``: its place in the row. ``value``: its bits, right-aligned; 0 if it is forced and not
+    in the value stream. ``last``: ends the row. ``empty``: the token carries no element: it
+    stands for a window that held nothing that counts. Every window gives at least one token, so
+    that a row of windows takes exactly sum(max(1, elements that count)) tokens, with no bubbles.
+    """
+    return data.StructLayout({"index": range(max_k), "value": 32, "last": 1, "empty": 1})
+
+
+CodecOperation = data.StructLayout({"format": FormatCode, "blocks": 24})
+"""One tensor to compress or decompress: ``blocks`` blocks of elements of ``format``."""
+
+CodecWord = data.StructLayout({"data": 64, "last": 1})
+"""One word of a compressed bit stream; ``last`` ends the operation's words."""
+
+PlainWord = data.StructLayout({"data": 64, "last": 1, "error": 1})
+"""One word of decompressed elements; ``last`` ends the operation's words.
+
+``error`` comes with ``last`` only: the bit stream was too short, too long or badly padded.
+"""

@@ -1,0 +1,25 @@
+"""``exactum doctor``: what is installed, and what to do."""
+
+import click
+
+from .output import Output, verb
+
+__all__ = ["command"]
+
+
+@click.command("doctor")
+@verb
+def command(output: Output) -> int:
+    """Name each tool, its version, what it is for and what to do.
+
+    Leaves with 3 if a tool is missing that everyone needs.
+    """
+    from ...gen.doctor import examine
+    findings = list(examine())
+    output.table(("tool", "status", "version", "for"),
+                 [(f.name, f.status, f.version, f.purpose) for f in findings])
+    for finding in findings:
+        if finding.status != "ok":
+            output.line(f"{finding.name}: {finding.advice}")
+    output.result({"tools": [vars(finding) for finding in findings]})
+    return 3 if any(f.required and f.status != "ok" for f in findings) else 0

@@ -1,0 +1,75 @@
+"""``exactum sim``: the cocotb benches on generated Verilog."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .output import Output, configured, verb
+
+if TYPE_CHECKING:
+    from ...benches.runner import Result
+    from ...gen.config import Configuration
+
+__all__ = ["command"]
+
+
+@click.command("sim")
+@click.argument("units", nargs=-1, metavar="[UNIT]...")
+@click.option("-t", "--test", "tests", multiple=True, metavar="NAME",
+              help="Run only this test of the bench. Repeatable.")
+@click.option("--waves", is_flag=True, help="Write every signal as FST, for GTKWave or Surfer.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True,
+              help="Seed of the random data.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FOLDER",
+              default="exactum-sim", show_default=True, help="Folder for builds, logs and waves.")
+@click.option("--list", "only_list", is_flag=True, help="List the units that have a bench.")
+@verb
+@configured("tiny")
+def command(output: Output, *, config: "Configuration", units: tuple[str, ...],
+            tests: tuple[str, ...], waves: bool, seed: int, out: Path, only_list: bool) -> int:
+    """Generate each unit's Verilog, simulate it and compare with the golden model bit for bit.
+
+    All benches unless units are named. Leaves with 1 if a test fails.
+    """
+    from ...benches import runner
+    from ...gen.units import UNITS, select
+    present = runner.benches()
+    if only_list:
+        output.table(("unit", "what it does"), [(n, UNITS[n].summary) for n in present])
+        output.result({"units": list(present)})
+        return 0
+    chosen = [unit.name for unit in select(units or present)]
+    runner.check_tools()
+    output.line(f"configuration {config.name}, {config.hash[:16]}, seed {seed}")
+    step = output.steps(len(chosen))
+    results = []
+    for unit in chosen:
+        with step(f"bench of {unit}"):
+            results.append(runner.run(unit, config, build_dir=out / config.name / unit,
+                                      waves=waves, seed=seed, tests=tests or None))
+    _report(output, results)
+    output.result({"configuration": {"name": config.name, "hash": config.hash}, "seed": seed,
+                   "benches": [_plain(result) for result in results]})
+    return 0 if all(result.passed for result in results) else 1
+
+
+def _report(output: Output, results: "list[Result]") -> None:
+    output.table(("unit", "result", "tests", "seconds"), [
+        (result.unit, "pass" if result.passed else "FAIL",
+         f"{sum(case.passed for case in result.cases)}/{len(result.cases)}",
+         f"{result.seconds:.1f}") for result in results])
+    for result in results:
+        if output.verbose:
+            for case in result.cases:
+                output.line(f"  {result.unit}: {case.name} {case.seconds:.1f} s")
+        if not result.passed and not output.as_json:
+            click.echo(f"{result}\n  log: {result.log}", err=True)
+        if result.waves:
+            output.line(f"waves of {result.unit}: {result.waves}")
+
+
+def _plain(result: "Result") -> dict:
+    return {"unit": result.unit, "passed": result.passed, "seconds": round(result.seconds, 3),
+            "log": str(result.log), "waves": str(result.waves) if result.waves else None,
+            "tests": [vars(case) for case in result.cases]}

@@ -1,0 +1,268 @@
+"""What a device does, and the emulator: the contract of docs/numerics.md, vectorised in torch."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+from torch import Tensor
+
+from ..gen.config import Configuration, load
+from ..gen.errors import DeviceError, UsageError, nearest
+from ..hdl.formats import Format
+from .gemm import check_shapes, default_overflow, product
+from .numerics import Operand, checked_format, checked_tensor, encode, max_finite, operand
+
+__all__ = ["COUNTERS", "Counters", "Device", "EmulatorDevice", "open_device"]
+
+COUNTERS = MappingProxyType({
+    "calls": "operations",
+    "cycles": "clock cycles that the configured design takes",
+    "products": "products of two operands that were performed",
+    "products_skipped": "products spared because the element of A is zero",
+    "bytes_in": "bytes of operands: A zero-compressed, B as it is",
+    "bytes_out": "bytes of results",
+    "lost": "results that lost bits under the accumulator's window (rule N4)",
+    "saturations": "operands and results that overflowed and were clamped",
+})
+
+
+class Counters(Mapping[str, int]):
+    """What a device has done since it was opened or its counters were reset; see ``COUNTERS``.
+
+    Reading gives the present numbers; ``dict(counters)`` is a snapshot. Safe between threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = dict.fromkeys(COUNTERS, 0)
+
+    def __getitem__(self, name: str) -> int:
+        return self._counts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __repr__(self) -> str:
+        return f"Counters({dict(self._counts)})"
+
+    def add(self, amounts: Mapping[str, int]) -> None:
+        """Add to several counters at once."""
+        with self._lock:
+            for name, amount in amounts.items():
+                self._counts[name] += amount
+
+    def reset(self) -> None:
+        """Set all to zero."""
+        with self._lock:
+            self._counts.update(dict.fromkeys(self._counts, 0))
+
+
+class Device(ABC):
+    """A configured design that multiplies matrices and takes softmax, wherever it runs.
+
+    Every backend gives the same bits and counts the same cycles. Operations block until their
+    result is there; operands are only read. A device is a context manager that closes itself.
+
+    Parameters
+    ----------
+    config : Configuration
+        The design.
+    """
+
+    def __init__(self, config: Configuration) -> None:
+        self.config = config
+        self._closed = False
+        self._counters = Counters()
+
+    @property
+    def counters(self) -> Counters:
+        """What was done so far; the names and meanings are in ``COUNTERS``."""
+        return self._counters
+
+    def reset_counters(self) -> None:
+        """Set every counter to zero."""
+        self._counters.reset()
+
+    @abstractmethod
+    def gemm(self, a: Tensor, b: Tensor, formats: tuple[str, str] = ("e4m3", "e4m3"),
+             result: str = "fp32", *, exponent: int = 0) -> Tensor:
+        """Exact dot products: round(2^exponent * a @ b), one rounding each.
+
+        Parameters
+        ----------
+        a, b : Tensor
+            [M, K] and [K, N], or [B, M, K] and [B, K, N]; any float dtype and layout, CPU. Taken
+            bit for bit where the dtype is the format's, else converted (docs/numerics.md).
+        formats : tuple of str
+            The number formats of ``a`` and ``b``; both must be in the configuration.
+        result : str
+            The number format of the result, any of the five.
+        exponent : int
+            Power of two that the sums are scaled by, -2048 to 2047.
+
+        Returns
+        -------
+        Tensor
+            New, contiguous, in the dtype of the result format. Not differentiable.
+
+        Raises
+        ------
+        UsageError
+            Shapes, dtypes, formats or K that this device cannot take.
+        DeviceError
+            The device is closed.
+        """
+
+    @abstractmethod
+    def softmax(self, x: Tensor, result: str = "bf16") -> Tensor:
+        """Softmax over the last dimension (docs/softmax.md), in the dtype of ``result``."""
+
+    @abstractmethod
+    def softmax_backward(self, p: Tensor, dp: Tensor) -> Tensor:
+        """p * (dp - sum(dp * p)) over the last dimension, the sum exact; fp32."""
+
+    def close(self) -> None:
+        """Release the device; every later operation raises DeviceError."""
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceError("X403", "this device was closed", "open it again with open_device")
+
+
+class EmulatorDevice(Device):
+    """The contract in torch, on the CPU: same bits, same counters as the hardware."""
+
+    def gemm(self, a: Tensor, b: Tensor, formats: tuple[str, str] = ("e4m3", "e4m3"),
+             result: str = "fp32", *, exponent: int = 0) -> Tensor:
+        self._check_open()
+        vpcu = self.config.vpcu
+        pair, target = self._formats(formats), checked_format(result)
+        if not isinstance(exponent, int) or not -2048 <= exponent <= 2047:
+            raise UsageError("X207", f"exponent is an integer from -2048 to 2047; got {exponent!r}")
+        a, b = checked_tensor(a, "a"), checked_tensor(b, "b")
+        check_shapes(a, b, vpcu.max_k)
+        left, right = operand(a, pair[0]), operand(b, pair[1])
+        grid, lost = product(left, right, pair, target, exponent=exponent,
+                             accumulator_width=vpcu.accumulator_width, max_k=vpcu.max_k)
+        saturated = 0
+        if target.width == 8:
+            saturated = int((grid.abs() > max_finite(target)).sum())
+        self._count(left, right, pair, {
+            "bytes_out": grid.numel() * target.width // 8,
+            "lost": 0 if lost is None else int(lost.sum()),
+            "saturations": left.saturations + right.saturations + saturated,
+        })
+        return encode(grid, target, default_overflow(target))
+
+    def softmax(self, x: Tensor, result: str = "bf16") -> Tensor:
+        from .softmax import exact_softmax
+        self._check_open()
+        target = checked_format(result)
+        x = checked_tensor(x, "x")
+        self._check_rows(x)
+        out = exact_softmax(x, result, config=self.config)
+        self._count_rows(x, x.numel() * x.element_size(), out.numel() * target.width // 8)
+        return out
+
+    def softmax_backward(self, p: Tensor, dp: Tensor) -> Tensor:
+        from .softmax import softmax_backward
+        self._check_open()
+        p, dp = checked_tensor(p, "p"), checked_tensor(dp, "dp")
+        if p.shape != dp.shape:
+            raise UsageError("X201", f"p is {list(p.shape)} and dp is {list(dp.shape)}; "
+                                     "they have the same shape")
+        self._check_rows(p)
+        return softmax_backward(p, dp)
+
+    def _formats(self, formats: tuple[str, str]) -> tuple[Format, Format]:
+        """The operands' formats, if the configuration has them."""
+        if isinstance(formats, str) or len(formats) != 2:
+            raise UsageError("X203", f"formats is a pair of names, of a and of b; got {formats!r}")
+        first, second = (checked_format(name) for name in formats)
+        known = self.config.vpcu.formats
+        for fmt in (first, second):
+            if fmt.name not in known:
+                raise UsageError("X205", f"{self.config.name} has the formats {', '.join(known)}; "
+                                         f"got {fmt.name!r}", f"add {fmt.name} to vpcu.formats")
+        return first, second
+
+    def _check_rows(self, x: Tensor) -> None:
+        longest = self.config.softmax.max_length
+        if x.dim() == 0:
+            raise UsageError("X201", "softmax takes at least one dimension; got a single number")
+        if x.shape[-1] > longest:
+            raise UsageError("X208", f"a row has {x.shape[-1]} elements; this configuration takes "
+                                     f"at most {longest}", "raise softmax.max_length")
+
+    def _count(self, a: Operand, b: Operand, formats: tuple[Format, Format],
+               counts: dict[str, int]) -> None:
+        """Add a product's work to the counters."""
+        from .codec import compressed_bits
+        from .cycles import gemm_cycles
+        nonzero = a.values != 0
+        special = None if b.finite else ~b.values.isfinite()
+        counts |= {"calls": 1, "cycles": 0, "products": 0, "products_skipped": 0}
+        batched = nonzero if nonzero.dim() == 3 else nonzero.unsqueeze(0)
+        for index, mask in enumerate(batched):
+            bad = special if special is None or special.dim() == 2 else special[index]
+            work = gemm_cycles(self.config, mask, bad, formats)
+            counts["cycles"] += work.cycles
+            counts["products"] += work.products
+            counts["products_skipped"] += work.products_skipped
+        bits = compressed_bits(nonzero, formats[0].width, self.config.zce.block)
+        counts["bytes_in"] = (bits + 7) // 8 + b.values.numel() * formats[1].width // 8
+        self._counters.add(counts)
+
+    def _count_rows(self, x: Tensor, bytes_in: int, bytes_out: int) -> None:
+        """Add a softmax's work to the counters."""
+        from .softmax import softmax_cycles
+        length = x.shape[-1]
+        rows = x.numel() // length if length else 0
+        self._counters.add({"calls": 1, "cycles": softmax_cycles(self.config, rows, length),
+                            "bytes_in": bytes_in, "bytes_out": bytes_out})
+
+
+def open_device(name: str = "emulator",
+                config: Configuration | str | Path | None = None) -> Device:
+    """Open a device by name.
+
+    Parameters
+    ----------
+    name : str
+        ``"emulator"``.
+    config : Configuration, str or Path, optional
+        The design: a configuration, a preset's name, or the path of a TOML file; the preset
+        ``default`` unless given.
+
+    Raises
+    ------
+    UsageError
+        The name is unknown.
+    ConfigurationError
+        The configuration has problems; all of them are named.
+    DeviceError
+        The device exists, but not in this release.
+    """
+    if name == "emulator":
+        return EmulatorDevice(load("default" if config is None else config))
+    kind = str(name).partition(":")[0]
+    if kind in ("rtl", "serial"):
+        raise DeviceError("X401", f"{name!r} runs compiled RTL or a board, which this release does "
+                                  "not drive", "open_device('emulator') gives the same bits")
+    raise UsageError("X211", f"the device is called emulator; got {name!r}"
+                             f"{nearest(str(name), ['emulator'])}")

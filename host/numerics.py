@@ -1,0 +1,260 @@
+"""Conversions of docs/numerics.md on tensors: one rounding to nearest even, by our own arithmetic.
+
+Rounding works on a *carrier* (float32 or float64): adding and subtracting 1.5 * 2^(p - m) times the
+value's own power of two leaves exactly m mantissa bits, the processor doing the rounding to even.
+Every format's values are float32 values, so what is left to convert is exact.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..gen.errors import UsageError, nearest
+from ..hdl.formats import E4M3, FORMATS, FP32, Format, lookup
+
+__all__ = ["Operand", "decode", "encode", "from_bits", "max_finite", "operand", "power_of_two",
+           "quantize", "round_grid", "round_to", "to_bits", "torch_dtype"]
+
+OVERFLOW_MODES = ("saturate", "overflow")
+
+_DTYPES = {name: getattr(torch, fmt.torch_name) for name, fmt in FORMATS.items()}
+_FORMATS = {dtype: FORMATS[name] for name, dtype in _DTYPES.items()}
+_BIT_VIEWS = {8: torch.uint8, 16: torch.int16, 32: torch.int32, 64: torch.int64}
+
+
+def torch_dtype(fmt: Format) -> torch.dtype:
+    """The torch dtype that holds ``fmt``."""
+    return _DTYPES[fmt.name]
+
+
+def max_finite(fmt: Format) -> float:
+    """The largest finite value of ``fmt``."""
+    steps = fmt.max_finite_bits & ((1 << fmt.mantissa_width) - 1) | 1 << fmt.mantissa_width
+    return math.ldexp(steps, fmt.max_exponent - fmt.mantissa_width)
+
+
+def power_of_two(x: Tensor) -> Tensor:
+    """2^floor(log2 |x|) of each element; 0 of zeros and carrier subnormals, Inf of Inf and NaN."""
+    view = _BIT_VIEWS[8 * x.element_size()]
+    return (x.view(view) & torch.tensor(math.inf, dtype=x.dtype).view(view)).view(x.dtype)
+
+
+def round_grid(x: Tensor, fmt: Format, *, dtype: torch.dtype | None = None) -> Tensor:
+    """Round float32 or float64 values onto the grid of ``fmt``; the values stay in a carrier.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64, any shape and layout; not changed.
+    fmt : Format
+        The format to round to.
+    dtype : torch.dtype, optional
+        Carrier of the result: float32, float64, or whichever is cheapest (None).
+
+    Numerics
+    --------
+    One rounding to nearest even with unbounded exponent: values beyond the largest finite one stay
+    beyond it (`encode` tells what becomes of them). NaN stays NaN. The sign of zero is *not* kept.
+    """
+    if fmt is FP32:  # IEEE 754's own conversion; beyond the largest finite value that is Inf
+        return x.to(dtype or torch.float32)
+    if x.dtype == torch.float32 and fmt.is_wide:
+        x = x.to(torch.float64)  # the added constant would not fit float32
+    mantissa = 23 if x.dtype == torch.float32 else 52
+    ulp = power_of_two(x).clamp_(2.0 ** fmt.min_exponent, 2.0 ** (fmt.max_exponent + 1))
+    constant = 1.5 * 2.0 ** (mantissa - fmt.mantissa_width)
+    shifted = torch.add(x, ulp, alpha=constant)
+    if dtype is None or dtype == x.dtype:
+        return shifted.sub_(ulp, alpha=constant)
+    out = torch.empty_like(x, dtype=dtype)
+    return torch.sub(shifted, ulp, alpha=constant, out=out)
+
+
+def encode(grid: Tensor, fmt: Format, overflow: str, sign: Tensor | None = None) -> Tensor:
+    """Values on the grid of ``fmt`` as a tensor of its dtype, bit for bit by the contract.
+
+    Parameters
+    ----------
+    grid : Tensor
+        float32 or float64 from `round_grid`; may be overwritten.
+    fmt : Format
+        The format.
+    overflow : str
+        "saturate" or "overflow".
+    sign : Tensor, optional
+        Where the signs come from (zeros included); those of ``grid`` when None.
+    """
+    if sign is not None:
+        grid = torch.copysign(grid, sign.to(grid.dtype))
+    largest = max_finite(fmt)
+    bound = _largest_magnitude(grid)
+    if bound <= largest:
+        return _narrow(grid, fmt)
+    if overflow == "saturate":
+        grid = grid.clamp_(-largest, largest)
+        infinite = None
+    else:
+        infinite = grid.abs() > largest
+    nan = grid.isnan()
+    out = _narrow(grid.masked_fill(nan if infinite is None else nan | infinite, 0.0), fmt)
+    bits = out.view(_BIT_VIEWS[fmt.width])
+    if infinite is not None:
+        magnitude = fmt.infinity_bits if fmt.ieee else fmt.nan_bits
+        for mask, negative in ((infinite & (grid > 0), 0), (infinite & (grid < 0), 1)):
+            bits.masked_fill_(mask, _signed(negative << fmt.width - 1 | magnitude, fmt))
+    bits.masked_fill_(nan, _signed(fmt.nan_bits, fmt))
+    return out
+
+
+def decode(x: Tensor) -> Tensor:
+    """The values of a tensor of a format's dtype, exactly, as float32."""
+    if x.dtype == torch.float8_e5m2:  # the upper half of float16
+        return (x.view(torch.uint8).to(torch.int16) << 8).view(torch.float16).to(torch.float32)
+    if x.dtype == torch.float8_e4m3fn:  # float16's fields, biased by 8 more
+        bits = (x.view(torch.int8).to(torch.int16) << 7) & ~(1 << 14)
+        values = bits.view(torch.float16).to(torch.float32).mul_(2.0 ** 8)
+        if _largest_magnitude(values) > max_finite(E4M3):
+            values.masked_fill_(values.abs() > max_finite(E4M3), math.nan)
+        return values
+    return x.to(torch.float32)
+
+
+def quantize(x: Tensor, format: str | Format, overflow: str = "saturate") -> Tensor:
+    """Convert a float tensor to a number format, by one rounding to nearest even.
+
+    Parameters
+    ----------
+    x : Tensor
+        Any float dtype, shape and layout, on the CPU; not changed.
+    format : str or Format
+        ``"e4m3"``, ``"e5m2"``, ``"fp16"``, ``"bf16"`` or ``"fp32"``.
+    overflow : str
+        ``"saturate"``: overflow and Inf become the largest finite value of that sign, NaN stays
+        NaN. ``"overflow"``: overflow and Inf give Inf, in e4m3 NaN.
+
+    Returns
+    -------
+    Tensor
+        A new tensor in the format's torch dtype, same shape. Not differentiable.
+
+    Numerics
+    --------
+    Subnormals are honoured, the sign of zero is kept, NaN becomes the canonical NaN. A float64
+    input is rounded once, not through float32.
+
+    Raises
+    ------
+    UsageError
+        The format or mode is unknown, or ``x`` is not a float tensor on the CPU.
+    """
+    fmt = checked_format(format)
+    checked_overflow(overflow)
+    x = _carrier(checked_tensor(x, "x"))
+    return encode(round_grid(x, fmt), fmt, overflow, sign=x)
+
+
+def round_to(x64: Tensor, format: str | Format, overflow: str = "overflow") -> Tensor:
+    """`quantize` for float64 values, with the results' default for overflow."""
+    return quantize(x64, format, overflow)
+
+
+def to_bits(x: Tensor) -> Tensor:
+    """The bit patterns of a tensor of a format's dtype, as non-negative int64."""
+    fmt = _FORMATS[x.dtype]
+    return x.view(_BIT_VIEWS[fmt.width]).to(torch.int64) & ((1 << fmt.width) - 1)
+
+
+def from_bits(bits: Tensor, format: str | Format) -> Tensor:
+    """The tensor of a format's dtype with these bit patterns (integers below 2^width)."""
+    fmt = lookup(format)
+    return bits.to(_BIT_VIEWS[fmt.width]).view(torch_dtype(fmt))
+
+
+class Operand(NamedTuple):
+    """An operand of a product: its exact values, and what the conversion met."""
+
+    values: Tensor
+    """float64, on the grid of its format; NaN and Inf included; the sign of zero is arbitrary."""
+    finite: bool
+    """Whether no element is NaN or Inf."""
+    saturations: int
+    """Elements that overflowed and were clamped to the largest finite value."""
+
+
+def operand(x: Tensor, fmt: Format) -> Operand:
+    """Take an operand bit for bit when its dtype is the format's, else convert it.
+
+    The conversion saturates to the 8-bit formats and overflows to the rest (docs/numerics.md).
+    """
+    if x.dtype == torch_dtype(fmt):
+        values = decode(x)
+        return Operand(values.to(torch.float64), _largest_magnitude(values) < math.inf, 0)
+    grid = round_grid(_carrier(x), fmt, dtype=torch.float64)
+    bound = _largest_magnitude(grid)
+    largest, saturations = max_finite(fmt), 0
+    if not bound <= largest:
+        beyond = grid.abs() > largest
+        if fmt.width == 8:
+            saturations = int(beyond.sum())
+            grid.clamp_(-largest, largest)
+            bound = _largest_magnitude(grid)
+        else:
+            grid = torch.where(beyond, torch.copysign(grid.new_tensor(math.inf), grid), grid)
+    return Operand(grid, bound <= largest, saturations)
+
+
+def checked_format(format: str | Format) -> Format:
+    """The format called ``format``; UsageError names the legal ones and the nearest."""
+    try:
+        return lookup(format)
+    except ValueError as error:
+        raise UsageError("X203", f"{error}{nearest(str(format).lower(), FORMATS)}") from None
+
+
+def checked_overflow(overflow: str) -> str:
+    """``overflow`` if it is a mode of conversion; UsageError otherwise."""
+    if overflow not in OVERFLOW_MODES:
+        raise UsageError("X206", f"overflow is one of {', '.join(OVERFLOW_MODES)}; "
+                                 f"got {overflow!r}{nearest(overflow, OVERFLOW_MODES)}")
+    return overflow
+
+
+def checked_tensor(x: Tensor, name: str) -> Tensor:
+    """``x`` detached, if it is a dense float tensor on the CPU; UsageError otherwise."""
+    if not isinstance(x, Tensor):
+        raise UsageError("X202", f"{name} is a torch tensor; got {type(x).__name__}")
+    if x.device.type != "cpu":
+        raise UsageError("X202", f"{name} is on {x.device}; operands live on the CPU",
+                         f"pass {name}.cpu()")
+    if x.layout != torch.strided:
+        raise UsageError("X202", f"{name} has layout {x.layout}; operands are dense",
+                         f"pass {name}.to_dense()")
+    if x.dtype != torch.float64 and x.dtype not in _FORMATS:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FORMATS)
+        raise UsageError("X202", f"{name} is {str(x.dtype).removeprefix('torch.')}; "
+                                 f"an operand is one of {names}, float64")
+    return x.detach()
+
+
+def _carrier(x: Tensor) -> Tensor:
+    return x if x.dtype in (torch.float32, torch.float64) else decode(x)
+
+
+def _largest_magnitude(x: Tensor) -> float:
+    """Largest |x|; NaN if there is a NaN, 0 when empty."""
+    if not x.numel():
+        return 0.0
+    low, high = torch.aminmax(x)
+    return max(-low.item(), high.item())
+
+
+def _narrow(grid: Tensor, fmt: Format) -> Tensor:
+    """Exact conversion of finite values on the grid."""
+    return grid.to(torch.float32).to(torch_dtype(fmt))
+
+
+def _signed(bits: int, fmt: Format) -> int:
+    """A bit pattern as the integer that torch's view of that width stores (uint8, else signed)."""
+    return bits if fmt.width == 8 or bits >> (fmt.width - 1) == 0 else bits - (1 << fmt.width)

@@ -1,0 +1,213 @@
+"""What an offload did: the rows per operation, the totals, and the ways to show or keep them."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...gen.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+    from ...gen.config import Configuration
+
+__all__ = ["COUNTERS", "Fallback", "Report", "Row"]
+
+COUNTERS = ("products", "products_skipped", "cycles", "bytes_in", "bytes_out", "saturations",
+            "lost")
+
+
+@dataclass
+class Row:
+    """What one operation of one layer did on the device.
+
+    Members
+    -------
+    op, layer, role, sizes
+        As in OpContext: sizes are (M, K, N), (batch, M, K, N) or (rows, length), in elements.
+    formats : str
+        Of a product's left and right operand; of a softmax's probabilities.
+    calls : int
+    products, products_skipped : int
+        Scalar products taken, and not taken because the left factor is zero.
+    cycles : int
+        By the contract, of the device's configuration.
+    bytes_in, bytes_out : int
+        Moved to and from the device.
+    saturations, lost : int
+        Values that met a format's largest, and results that are not certified exact (rule N4).
+    seconds : float
+        Wall time here, of scaling and device together.
+    """
+
+    op: str
+    layer: str
+    role: str
+    formats: str
+    sizes: tuple[int, ...]
+    calls: int = 0
+    products: int = 0
+    products_skipped: int = 0
+    cycles: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    saturations: int = 0
+    lost: int = 0
+    seconds: float = 0.0
+
+    @property
+    def density(self) -> float:
+        """Share of the products that had to be taken; 1 where there are none."""
+        every = self.products + self.products_skipped
+        return self.products / every if every else 1.0
+
+    @property
+    def shape(self) -> str:
+        """The sizes, to be read: ``64 × 784 × 128``."""
+        return " × ".join(map(str, self.sizes))
+
+
+@dataclass
+class Fallback:
+    """An operation that PyTorch ran: which, in which layer, why, how often.
+
+    ``products`` counts the scalar products it took; 0 for operations that take none.
+    """
+
+    op: str
+    layer: str
+    reason: str
+    calls: int = 0
+    products: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """A snapshot of a session.
+
+    Members
+    -------
+    rows : tuple of Row
+        What ran on the device, most cycles first.
+    fallbacks : tuple of Fallback
+        What did not, and why; most products first.
+    policy : str
+    device : str
+        Name of the device's configuration.
+    clock_mhz : float
+        Clock by which cycles become seconds.
+    """
+
+    rows: tuple[Row, ...]
+    fallbacks: tuple[Fallback, ...]
+    policy: str
+    device: str
+    clock_mhz: float
+
+    @classmethod
+    def of(cls, rows: Iterable[Row], fallbacks: Iterable[Fallback], *, config: "Configuration",
+           policy: str) -> "Report":
+        """A snapshot of rows that go on counting."""
+        return cls(
+            tuple(sorted(map(replace, rows), key=lambda row: -row.cycles)),
+            tuple(sorted(map(replace, fallbacks), key=lambda row: (-row.products, -row.calls))),
+            policy, config.name, config.clock_mhz)
+
+    def total(self, counter: str) -> int:
+        """Sum of one column over the rows."""
+        return sum(getattr(row, counter) for row in self.rows)
+
+    def seconds_of(self, cycles: int) -> float:
+        """Time that so many cycles take at the configuration's clock."""
+        return cycles / (self.clock_mhz * 1e6)
+
+    @property
+    def skipped_share(self) -> float:
+        """Share of all products that zeros made needless."""
+        skipped = self.total("products_skipped")
+        return skipped / max(1, skipped + self.total("products"))
+
+    @property
+    def offloaded_share(self) -> float:
+        """Share of all products seen that were the device's to take; 1 where there are none."""
+        offloaded = self.total("products") + self.total("products_skipped")
+        missed = sum(row.products for row in self.fallbacks)
+        return offloaded / (offloaded + missed) if offloaded + missed else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "device": self.device, "clock_mhz": self.clock_mhz, "policy": self.policy,
+            "totals": {name: self.total(name) for name in ("calls", *COUNTERS, "seconds")},
+            "rows": [{**asdict(row), "density": row.density} for row in self.rows],
+            "fallbacks": [asdict(row) for row in self.fallbacks],
+        }
+
+    def to_json(self) -> str:
+        """``to_dict`` as JSON text."""
+        return json.dumps(self.to_dict(), indent=1)
+
+    def save(self, path: str | os.PathLike, *,
+             figures: "Sequence[tuple[str, Figure, str]]" = (),
+             title: str = "Offload report", intro: str = "") -> Path:
+        """Write the report: one self-contained HTML page (``.html``), or its data (``.json``).
+
+        Written beside and renamed, so that an interruption leaves the last good one.
+
+        Parameters
+        ----------
+        path : str or path
+            Its ending says which; its folder must exist.
+        figures : sequence of (title, matplotlib figure, caption)
+            Pictures to be shown before the tables.
+        title, intro : str
+            Heading of the page, and a paragraph under it. Plain text.
+
+        Raises
+        ------
+        UsageError
+            X212: another ending, or a folder that is not there or not writable.
+        """
+        path = Path(path)
+        if path.suffix == ".json":
+            text = self.to_json()
+        elif path.suffix in (".html", ".htm"):
+            from .page import render
+            text = render(self, figures=figures, title=title, intro=intro)
+        else:
+            raise UsageError("X212", f"a report is saved as .html or .json; got {str(path)!r}")
+        try:
+            _replace(path, text)
+        except OSError as error:
+            raise UsageError("X212", f"the report cannot be written to {str(path)!r}: "
+                             f"{error.strerror}", "name a file in a writable folder") from error
+        return path
+
+    def __rich__(self) -> "Table":
+        from .tables import report_table
+        return report_table(self)
+
+    def __str__(self) -> str:
+        from rich.console import Console
+        console = Console(width=132, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the file beside its place, then move it there."""
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise

@@ -1,0 +1,216 @@
+"""Who calls: the layer an operation belongs to, its role, and which operand is the gradient.
+
+A forward call leaves a note under the sequence number of the autograd node that PyTorch has just
+made for it; the products of the backward pass run inside that node and find the note by the same
+number. Where no note can be found (a compiled graph, a user's autograd.Function, backward in
+another thread) the storages that forward products have read tell data from gradients.
+"""
+
+import threading
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+
+from .ops import Call, Product
+from .policy import OpContext, Role
+
+__all__ = ["Layers", "Roles"]
+
+MOST_NOTES = 1 << 16  # of one thread; forward passes without a backward leave theirs behind
+
+
+class Layers:
+    """Names of the modules that are running, as in ``named_modules`` of the outermost one.
+
+    The outermost module itself goes by its class. Of a second outermost module the names are
+    prefixed with its class, so that two networks in one session stay apart.
+    """
+
+    def __init__(self) -> None:
+        self._names: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+        self._local = threading.local()
+        self._handles = (register_module_forward_pre_hook(self._enter),
+                         register_module_forward_hook(self._leave, always_call=True))
+
+    def remove(self) -> None:
+        """Stop watching modules."""
+        for handle in self._handles:
+            handle.remove()
+
+    @property
+    def current(self) -> str:
+        """The innermost running module of this thread; empty when there is none."""
+        stack = self._stack()
+        return stack[-1] if stack else ""
+
+    def _stack(self) -> list[str]:
+        try:
+            return self._local.stack
+        except AttributeError:
+            self._local.stack = []
+            return self._local.stack
+
+    def _enter(self, module: nn.Module, _: Any) -> None:
+        stack = self._stack()
+        name = self._names.get(module)
+        if name is None:
+            name = type(module).__name__
+            if not stack:
+                self._name_all(module, f"{name}." if len(self._names) else "")
+            self._names[module] = name
+        stack.append(name)
+
+    def _name_all(self, root: nn.Module, prefix: str) -> None:
+        for name, module in root.named_modules():
+            self._names.setdefault(module, prefix + name)
+
+    def _leave(self, _: nn.Module, __: Any, ___: Any) -> None:
+        stack = self._stack()
+        if stack:
+            stack.pop()
+
+
+class _Operand:
+    """Recognises a tensor that a forward product has read, as long as its memory is alive."""
+
+    __slots__ = ("_address", "_storage", "columns")
+
+    def __init__(self, x: Tensor) -> None:
+        self._address = x.data_ptr()
+        self._storage = weakref.ref(x.untyped_storage())
+        # autograd's test for a column-major matrix, whose gradient it computes transposed
+        self.columns = x.dim() == 2 and x.stride(0) == 1 and x.stride(1) == x.shape[0]
+
+    def is_in(self, x: Tensor) -> bool:
+        return self._address == x.data_ptr() and self._storage() is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """A forward call that autograd may come back to."""
+
+    layer: str
+    left: _Operand | None = None
+    right: _Operand | None = None
+    sizes: tuple[int, ...] = ()
+
+
+class Roles:
+    """Tells each call its layer and role."""
+
+    def __init__(self) -> None:
+        self.layers = Layers()
+        self._local = threading.local()
+        self._side: weakref.WeakKeyDictionary[Any, Role] = weakref.WeakKeyDictionary()
+
+    def remove(self) -> None:
+        """Stop watching modules."""
+        self.layers.remove()
+
+    def layer(self) -> str:
+        """The layer of whatever runs now, in either direction."""
+        node = _backward_node()
+        note = self._notes().get(_sequence_number(node)) if node is not None else None
+        return self.layers.current if note is None else note.layer
+
+    def context(self, op: str, call: Call) -> OpContext:
+        """What a policy is told about this call; a forward call also leaves its note."""
+        node = _backward_node()
+        is_product = isinstance(call, Product)
+        if node is None:
+            self._remember(call)
+            role: Role = "backward" if op == "softmax_backward" else "forward"
+            return OpContext(op, self.layers.current, role, call.sizes)
+        note = self._notes().get(_sequence_number(node))
+        layer = self.layers.current if note is None else note.layer
+        if not is_product:
+            return OpContext(op, layer, "backward", call.sizes)
+        if note is not None and note.left is not None:
+            role, gradient = _by_note(call, note)
+        else:
+            role, gradient = self._by_storage(call)
+        return OpContext(op, layer, role, call.sizes, gradient)
+
+    def _notes(self) -> dict[int, _Note]:
+        try:
+            return self._local.notes
+        except AttributeError:
+            self._local.notes = {}
+            return self._local.notes
+
+    def _remember(self, call: Call) -> None:
+        """Leave a note for the backward pass."""
+        notes = self._notes()
+        if isinstance(call, Product):
+            self._side[call.left.untyped_storage()] = "weight-gradient"
+            self._side[call.right.untyped_storage()] = "data-gradient"
+            operands: Iterable[Tensor | None] = (call.left, call.right, call.addend)
+            note = _Note(self.layers.current, _Operand(call.left), _Operand(call.right), call.sizes)
+        else:
+            operands = (getattr(call, "x", None),)
+            note = _Note(self.layers.current)
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands):
+            notes[_last_sequence_number()] = note
+            if len(notes) > MOST_NOTES:
+                del notes[next(iter(notes))]
+
+    def _by_storage(self, product: Product) -> tuple[Role, tuple[bool, bool]]:
+        """Role and gradients of a backward product without a note: what forward read is data."""
+        left = self._side.get(product.left.untyped_storage())
+        right = self._side.get(product.right.untyped_storage())
+        if (left is None) == (right is None):
+            return "backward", (left is None, right is None)
+        return left or right or "backward", (left is None, right is None)
+
+
+def _by_note(product: Product, note: _Note) -> tuple[Role, tuple[bool, bool]]:
+    """Role and gradients of a backward product of the forward product ``left @ right``.
+
+    The gradient of ``left`` is ``G @ right^T``, of ``right`` it is ``left^T @ G``, so the operand
+    met in forward tells. Recomputed or moved activations (checkpoints, saved-tensor hooks) are not
+    met again; then the result's shape tells, and the operand order that autograd uses.
+    """
+    assert note.left is not None and note.right is not None
+    if note.right.is_in(product.left):
+        return "data-gradient", (False, True)
+    if note.right.is_in(product.right):
+        return "data-gradient", (True, False)
+    if note.left.is_in(product.left):
+        return "weight-gradient", (False, True)
+    if note.left.is_in(product.right):
+        return "weight-gradient", (True, False)
+    *_, rows, k, columns = note.sizes
+    shape = product.result_shape[-2:]
+    if shape == ((columns, k) if note.right.columns else (k, columns)):
+        gradient_left = note.right.columns
+        return "weight-gradient", (gradient_left, not gradient_left)
+    if shape == ((k, rows) if note.left.columns else (rows, k)):
+        gradient_left = not note.left.columns
+        return "data-gradient", (gradient_left, not gradient_left)
+    return "backward", (True, True)
+
+
+def _backward_node() -> Any:
+    """The autograd node whose backward runs in this thread, or None.
+
+    A checkpoint's recomputation also runs inside a node, but with gradients enabled: that is
+    forward. So is, by the same sign, backward with ``create_graph=True``.
+    """
+    return None if torch.is_grad_enabled() else torch._C._current_autograd_node()
+
+
+def _sequence_number(node: Any) -> int:
+    return node._sequence_nr()
+
+
+def _last_sequence_number() -> int:
+    """Of the node that autograd has just made for the running forward call, in this thread."""
+    return torch.autograd._get_sequence_nr() - 1

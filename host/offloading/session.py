@@ -1,0 +1,276 @@
+"""The session of an offload: what is routed to the device, with which formats, and what it did."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ...gen.errors import UsageError, nearest
+from ...hdl.formats import FORMATS
+from ..numerics import quantize
+from .ops import DTYPES, OFFLOADED, WATCHED, Call, Product, Softmax, SoftmaxBackward, Watched
+from .policy import Choice, OpContext, Policy, policy_from, scale_exponent
+from .report import COUNTERS, Fallback, Report, Row
+from .roles import Roles
+from .routing import Native, Overrides
+
+if TYPE_CHECKING:
+    from ..device import Device
+
+__all__ = ["Session", "offload"]
+
+# Set while a device works (its own products are PyTorch's) and while a session is paused.
+_bypass: ContextVar[bool] = ContextVar("exactum_bypass", default=False)
+_active: "Session | None" = None
+_activation = threading.Lock()
+
+
+@contextmanager
+def offload(device: "Device", precision: str | Mapping[str, str] | Policy = "e4m3"
+            ) -> Iterator["Session"]:
+    """Run the matrix products and softmaxes of everything inside on a device.
+
+    Forward and backward, in every thread: PyTorch's CPU kernels of ``mm``, ``addmm``, ``bmm``,
+    ``baddbmm``, softmax and its backward are overridden until the end of the block. What does
+    not match runs in PyTorch untouched and is counted with its reason.
+
+    Parameters
+    ----------
+    device : Device
+        From ``open_device``.
+    precision : str, mapping or callable
+        ``"e4m3"`` (with e5m2 gradients), ``"e5m2"``, ``"fp16"``, ``"bf16"`` or ``"fp32"``; a
+        mapping from role to format; or a policy (see ``exactum.host.offloading.policy``).
+
+    Yields
+    ------
+    Session
+        Its ``report()`` may be asked for at any time, also after the block.
+
+    Raises
+    ------
+    UsageError
+        X209, X205: see ``policy_from``. X210: a session is active already. X202: no device.
+    """
+    if not hasattr(device, "gemm"):
+        raise UsageError("X202", f"offload takes a device; got {device!r}",
+                         "open one: device = exactum.host.open_device(\"emulator\")")
+    session = Session(device, policy_from(precision, device.config.vpcu.formats))
+    session._start()
+    try:
+        yield session
+    finally:
+        session._stop()
+
+
+class Session:
+    """One offload: its device, its policy, and what has been counted.
+
+    Members
+    -------
+    device : Device
+    policy : callable
+    """
+
+    def __init__(self, device: "Device", policy: Policy) -> None:
+        self.device = device
+        self.policy = policy
+        self._overrides = Overrides()
+        self._lock = threading.RLock()
+        self._rows: dict[tuple, Row] = {}
+        self._fallbacks: dict[tuple, Fallback] = {}
+
+    def report(self) -> Report:
+        """What has run so far, as a snapshot."""
+        with self._lock:
+            return Report.of(self._rows.values(), self._fallbacks.values(),
+                             config=self.device.config, policy=str(self.policy))
+
+    def reset(self) -> None:
+        """Count from zero again."""
+        with self._lock:
+            self._rows.clear()
+            self._fallbacks.clear()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Everything inside runs in PyTorch and is not counted, in this thread: an evaluation."""
+        token = _bypass.set(True)
+        try:
+            yield
+        finally:
+            _bypass.reset(token)
+
+    def _start(self) -> None:
+        global _active
+        with _activation:
+            if _active is not None:
+                raise UsageError("X210", "an offload session is active already",
+                                 "leave its `with` block first, or use it for this work too")
+            _active = self
+        try:
+            self._roles = Roles()
+            for name in OFFLOADED:
+                self._overrides.put(name, lambda native, name=name: self._offloader(name, native))
+            for name, watched in WATCHED.items():
+                self._overrides.put(name, lambda native, name=name, watched=watched:
+                                    self._watcher(name, watched, native))
+        except BaseException:
+            self._stop()
+            raise
+
+    def _stop(self) -> None:
+        global _active
+        self._overrides.remove()
+        self._roles.remove()
+        with _activation:
+            _active = None
+
+    def _offloader(self, name: str, native: Native) -> Callable[..., Any]:
+        """The route of an operation that a device can serve."""
+        read = OFFLOADED[name]
+
+        def route(keyset: Any, *arguments: Any, **options: Any) -> Any:
+            if _bypass.get():
+                return native(keyset, *arguments, **options)
+            call = read(*arguments, **options)
+            outcome = self._serve(call)
+            if not isinstance(outcome, str):
+                return outcome
+            result = native(keyset, *arguments, **options)
+            self._count_fallback(name, outcome, call.products)
+            return result
+        return route
+
+    def _watcher(self, name: str, watched: Watched, native: Native) -> Callable[..., Any]:
+        """The route of an operation that is only counted."""
+        def route(keyset: Any, *arguments: Any, **options: Any) -> Any:
+            result = native(keyset, *arguments, **options)
+            if not _bypass.get():
+                self._count_fallback(name, watched.reason,
+                                     watched.products(*arguments, **options))
+            return result
+        return route
+
+    def _serve(self, call: Call) -> Tensor | str:
+        """The result from the device, or the reason why PyTorch must compute it."""
+        token = _bypass.set(True)
+        try:
+            if reason := call.misfit():
+                return reason
+            context = self._roles.context(_OPS[type(call)], call)
+            if reason := self._too_long(call):
+                return reason
+            choice = self.policy(context)
+            if choice is None:
+                return "the policy keeps it in PyTorch"
+            if isinstance(choice, str):
+                choice = Choice((choice, choice))
+            if reason := self._missing(context.op, choice):
+                return reason
+            with self._lock:
+                started = time.perf_counter()
+                before = dict(self.device.counters)
+                result = _RUN[type(call)](self.device, call, choice)
+                self._count(context, choice, before, time.perf_counter() - started)
+            return result
+        finally:
+            _bypass.reset(token)
+
+    def _too_long(self, call: Call) -> str | None:
+        """Why the device cannot take these sizes, or None."""
+        config = self.device.config
+        if isinstance(call, Product):
+            k = call.left.shape[-1]
+            limit = config.vpcu.max_k
+            return f"K = {k} exceeds the device's {limit}" if k > limit else None
+        length, limit = call.sizes[-1], config.softmax.max_length
+        return f"row of {length} exceeds the softmax unit's {limit}" if length > limit else None
+
+    def _missing(self, op: str, choice: Choice) -> str | None:
+        """Why the device cannot take these formats, or None."""
+        for name in choice.formats:
+            if name not in FORMATS:
+                raise UsageError("X203", f"a number format is one of {', '.join(FORMATS)}; the "
+                                 f"policy chose {name!r}" + nearest(name, FORMATS))
+            if op == "gemm" and name not in self.device.config.vpcu.formats:
+                return f"the device has no {name}"
+        return None
+
+    def _count(self, context: OpContext, choice: Choice, before: Mapping[str, int],
+               seconds: float) -> None:
+        """Add what the device's counters say that the call has done."""
+        formats = " × ".join(choice.formats) if context.op == "gemm" else choice.formats[0]
+        key = (context.op, context.layer, context.role, formats, context.sizes)
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = Row(*key)
+        after = self.device.counters
+        for name in COUNTERS:
+            setattr(row, name, getattr(row, name) + after.get(name, 0) - before.get(name, 0))
+        row.calls += 1
+        row.seconds += seconds
+
+    def _count_fallback(self, name: str, reason: str, products: int) -> None:
+        with self._lock:
+            key = (name, self._roles.layer(), reason)
+            row = self._fallbacks.get(key)
+            if row is None:
+                row = self._fallbacks[key] = Fallback(*key)
+            row.calls += 1
+            row.products += products
+
+
+_OPS = {Product: "gemm", Softmax: "softmax", SoftmaxBackward: "softmax_backward"}
+
+
+def _run_product(device: "Device", call: Product, choice: Choice) -> Tensor:
+    """``beta * addend + alpha * (left @ right)``: one rounding, then fp32 arithmetic (rule N5)."""
+    left, left_shift = _scaled(call.left, choice.formats[0], choice.scaled[0])
+    right, right_shift = _scaled(call.right, choice.formats[1], choice.scaled[1])
+    plain = call.addend is None and call.alpha == 1
+    result = device.gemm(left, right, choice.formats, DTYPES[call.left.dtype] if plain else "fp32",
+                         exponent=-left_shift - right_shift)
+    if call.alpha != 1:
+        result.mul_(call.alpha)
+    if call.addend is not None and call.beta != 0:
+        addend = call.addend.detach().float()
+        result.add_(addend if call.beta == 1 else addend * call.beta)
+    return _deliver(result, call.left.dtype, call.out)
+
+
+def _scaled(x: Tensor, name: str, scaled: bool) -> tuple[Tensor, int]:
+    """An operand times a power of two, and that power's exponent."""
+    shift = scale_exponent(x, name) if scaled else 0
+    return (x.detach().float() * 2.0 ** shift if shift else x.detach()), shift
+
+
+def _run_softmax(device: "Device", call: Softmax, choice: Choice) -> Tensor:
+    x = call.x.detach().movedim(call.dim, -1)
+    result = device.softmax(x, choice.formats[0]).movedim(-1, call.dim)
+    return _deliver(result, call.x.dtype, call.out)
+
+
+def _run_softmax_backward(device: "Device", call: SoftmaxBackward, choice: Choice) -> Tensor:
+    p, dp = (t.detach().movedim(call.dim, -1) for t in (call.p, call.dp))
+    result = device.softmax_backward(p, dp).movedim(-1, call.dim)
+    return _deliver(result, call.p.dtype, call.out)
+
+
+def _deliver(result: Tensor, dtype: torch.dtype, out: Tensor | None) -> Tensor:
+    """The result as PyTorch's kernel returns it: of its dtype, contiguous, in ``out`` if given."""
+    if result.dtype != dtype:
+        name = DTYPES[dtype]
+        result = result.to(dtype) if name == "fp32" else quantize(result, name, "overflow")
+    if out is None:
+        return result.contiguous()
+    return out.resize_(result.shape).copy_(result)
+
+
+_RUN: dict[type, Callable[..., Tensor]] = {
+    Product: _run_product, Softmax: _run_softmax, SoftmaxBackward: _run_softmax_backward}

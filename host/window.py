@@ -1,0 +1,188 @@
+"""Rule N4 of docs/numerics.md: where the accumulator's window lies, what it drops, what it holds.
+
+Weights and scales are float64 powers of two throughout, so every product with one is exact.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..hdl.formats import Format
+from .numerics import power_of_two
+
+__all__ = ["Side", "Window", "side"]
+
+_LIMB_BITS = 36                  # 36 + log2 of 32768 terms stay within float64's 53
+_CHUNK_PRODUCTS = 1 << 19        # products in flight of the exact sum: 4 MB each of a few copies
+
+
+class Side(NamedTuple):
+    """What the rows of one operand allow; each a float64 tensor [..., rows], rows of A or
+    columns of B. The values are finite."""
+
+    anchor: Tensor
+    """2^e, e the exponent that rule N4 adds up for the window."""
+    grain: Tensor
+    """A power of two that divides every element of the row; Inf if all are zero."""
+    norm: Tensor
+    """Euclidean norm."""
+
+
+def side(x: Tensor, dim: int, fmt: Format, anchored: bool) -> Side:
+    """The `Side` of float64 values ``x`` on the grid of ``fmt``, reduced along ``dim``."""
+    magnitude = x.abs()
+    norm = torch.linalg.vecdot(x, x, dim=dim).sqrt_()
+    smallest = torch.where(magnitude == 0, math.inf, magnitude).amin(dim)
+    grain = power_of_two(smallest).clamp_(min=2.0 ** fmt.min_exponent)
+    grain.mul_(2.0 ** -fmt.mantissa_width)
+    if anchored:
+        anchor = power_of_two(magnitude.amax(dim)).clamp_(min=2.0 ** fmt.min_exponent)
+    else:
+        anchor = torch.full_like(grain, 2.0 ** fmt.max_exponent)
+    return Side(anchor, grain, norm)
+
+
+class Window:
+    """The windows of all outputs of one product ``a @ b``.
+
+    Parameters
+    ----------
+    a, b : Tensor
+        float64 [..., M, K] and [..., K, N], finite, on the grids of their formats.
+    rows, columns : Side
+        What `side` says of the rows of ``a`` and of the columns of ``b``.
+    depth : int
+        Bits from the weight of the anchor down to the window's lowest bit:
+        accumulator_width - 3 - log2(max_k).
+    """
+
+    def __init__(self, a: Tensor, b: Tensor, rows: Side, columns: Side, *, depth: int) -> None:
+        self.a, self.b, self.rows, self.columns, self.depth = a, b, rows, columns, depth
+
+    def lost(self) -> Tensor | None:
+        """bool [..., M, N]: whether any product has bits under the window. None: none has.
+
+        Row-wise bounds settle most cases. For the rest one matmul of powers of two decides all
+        products of an output at once: each becomes at least 1 if it loses a bit, else so little
+        that all of them together stay under 1/2.
+        """
+        row_depth, column_depth = (_exponent(s.anchor / s.grain) for s in (self.rows, self.columns))
+        if not row_depth.numel() or not column_depth.numel():
+            return None
+        doubtful_rows = row_depth + column_depth.amax() > self.depth
+        doubtful_columns = row_depth.amax() + column_depth > self.depth
+        if not doubtful_rows.any() or not doubtful_columns.any():
+            return None
+        pick_rows = doubtful_rows.flatten(0, -2).any(0) if row_depth.dim() > 1 else doubtful_rows
+        pick_columns = (doubtful_columns.flatten(0, -2).any(0) if row_depth.dim() > 1
+                        else doubtful_columns)
+        row_index, column_index = pick_rows.nonzero()[:, 0], pick_columns.nonzero()[:, 0]
+        deep_a = _depths(self.a[..., row_index, :], self.rows.anchor[..., row_index, None])
+        deep_b = _depths(self.b[..., :, column_index], self.columns.anchor[..., None, column_index])
+        limit = self.depth + 1
+        base = min(16, 2000 // limit)          # a depth weighs 2^base times the one above it
+        half = limit // 2
+        found = torch.zeros(*deep_a.shape[:-1], deep_b.shape[-1], dtype=torch.bool)
+        step = 1 << base - 1
+        for start in range(0, self.a.shape[-1], step):
+            part_a, part_b = deep_a[..., start:start + step], deep_b[..., start:start + step, :]
+            weight_a = _weights(part_a.clamp(max=limit) - half, base)
+            weight_b = _weights(part_b.clamp(max=limit) - (limit - half), base)
+            found |= torch.matmul(weight_a, weight_b) > 0.75
+        if not found.any():
+            return None
+        lost = torch.zeros(*self.a.shape[:-1], self.b.shape[-1], dtype=torch.bool)
+        lost[..., row_index[:, None], column_index] = found
+        return lost
+
+    def lowest(self) -> Tensor:
+        """Weight of the lowest bit of each window, float64 [..., M, N]."""
+        weight = self.rows.anchor.unsqueeze(-1) * self.columns.anchor.unsqueeze(-2)
+        return weight.mul_(2.0 ** -self.depth)
+
+    def sums(self, where: Tensor) -> Tensor:
+        """What the windows hold after all products, for some outputs.
+
+        Parameters
+        ----------
+        where : Tensor
+            bool [..., M, N]: the outputs wanted.
+
+        Returns
+        -------
+        Tensor
+            float64 [count], in the order of ``where.nonzero()``. Exact, but rounded to odd where
+            53 bits do not hold it: rounding it again to 51 bits or less is a single rounding.
+        """
+        *batch, row, column = where.nonzero(as_tuple=True)
+        anchors = self.rows.anchor[*batch, row] * self.columns.anchor[*batch, column]
+        lowest = anchors.mul_(2.0 ** -self.depth)
+        out = torch.empty_like(lowest)
+        columns_of_b = self.b.transpose(-1, -2).contiguous()
+        step = max(1, _CHUNK_PRODUCTS // max(1, self.a.shape[-1]))
+        for start in range(0, len(out), step):
+            part = slice(start, start + step)
+            at = [index[part] for index in batch]
+            products = self.a[*at, row[part]].mul_(columns_of_b[*at, column[part]])
+            products.mul_((1 / lowest[part]).unsqueeze(-1)).trunc_()
+            out[part] = _sum_to_odd(products, self.depth + 3)
+        return out.mul_(lowest)
+
+
+def _sum_to_odd(terms: Tensor, width: int) -> Tensor:
+    """Sum over the last dimension of integers below 2^width in float64, rounded to odd."""
+    limbs = []
+    for low in range((width - 1) // _LIMB_BITS * _LIMB_BITS, 0, -_LIMB_BITS):
+        upper = (terms * 2.0 ** -low).trunc_()
+        terms = torch.sub(terms, upper, alpha=2.0 ** low)
+        limbs.append(upper.sum(-1))
+    limbs.append(terms.sum(-1))                # highest first; each sum is exact
+    negative = _normalise(limbs)[0] < 0
+    magnitudes = _normalise([torch.where(negative, -limb, limb) for limb in limbs])
+    total = magnitudes[0]
+    for limb in magnitudes[1:]:
+        total = _add_to_odd(total * 2.0 ** _LIMB_BITS, limb)
+    return torch.where(negative, -total, total)
+
+
+def _normalise(limbs: list[Tensor]) -> list[Tensor]:
+    """Carry upwards, until every limb but the highest is in [0, 2^36)."""
+    done: list[Tensor] = []
+    carry = torch.zeros_like(limbs[0])
+    for limb in reversed(limbs[1:]):
+        limb = limb + carry
+        carry = (limb * 2.0 ** -_LIMB_BITS).floor_()
+        done.append(torch.sub(limb, carry, alpha=2.0 ** _LIMB_BITS))
+    return [limbs[0] + carry, *reversed(done)]
+
+
+def _add_to_odd(high: Tensor, low: Tensor) -> Tensor:
+    """high + low, both >= 0, low in the limb below: truncated, last bit set if inexact."""
+    total = high + low
+    back = total - high
+    error = (high - (total - back)) + (low - back)     # two-sum: exact
+    bits = total.view(torch.int64)
+    truncated = torch.where(error < 0, bits - 1, bits)
+    return torch.where(error == 0, bits, truncated | 1).view(torch.float64)
+
+
+def _exponent(x: Tensor) -> Tensor:
+    """floor(log2 x) of positive float64 as int64 (zero: below all)."""
+    return (x.view(torch.int64) >> 52) - 1023
+
+
+def _depths(x: Tensor, anchor: Tensor) -> Tensor:
+    """Bits from the anchor down to the lowest set bit of each element; very negative for zeros."""
+    bits = x.abs().view(torch.int64)
+    fraction = bits & (1 << 52) - 1
+    trailing = (fraction & -fraction) | (fraction == 0).to(torch.int64) << 52
+    lowest = (bits >> 52) - 1075 + _exponent(trailing.to(torch.float64))
+    return torch.where(bits == 0, -10_000, _exponent(anchor) - lowest)
+
+
+def _weights(exponent: Tensor, base: int) -> Tensor:
+    """2^(base * exponent), zero under the float64 range."""
+    biased = (exponent * base + 1023).clamp_(min=0)
+    return (biased << 52).view(torch.float64)
