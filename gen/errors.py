@@ -98,6 +98,8 @@ CODES = _table([
     ("X214", "unknown code or key",
      "`exactum explain` takes an error code such as X104 or a configuration key such as "
      "vpcu.lanes."),
+    ("X215", "a compressed tensor is damaged",
+     "Its words are too few, too many or badly padded for its shape (docs/zce.md)."),
     ("X301", "Icarus Verilog is missing",
      "Simulation needs iverilog and vvp: `apt install iverilog` (Debian, Ubuntu) or "
      "`brew install icarus-verilog`."),

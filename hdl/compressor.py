@@ -170,9 +170,10 @@ class Compressor(wiring.Component):
     Timing
     ------
     With n = block * width / 64 words in a block: a dense block takes n + 1 cycles and a sparse one
-    n + 2, while the next one is loaded. The last word leaves n + 5 cycles more than the sum of
+    n + 2, while the next one is loaded. The last word leaves n + 4 cycles more than the sum of
     these after the operation was accepted, and one more if the last word of elements spills over
-    into a further word of bits. The next operation's blocks follow without a bubble. No output
+    into a further word of bits. The next operation may begin while this one is sent; it follows
+    without a bubble, or with one of a cycle if this one spilt or ended in a dense block. No output
     depends on an input in the same cycle, except ``ready`` on ``ready``.
 
     Numerics

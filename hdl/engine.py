@@ -1,26 +1,107 @@
-"""The sparse engine: zero skipper, value unpacker and VPCU (docs/vpcu.md)."""
+"""The sparse engine: zero skipper, value unpacker and VPCU (docs/vpcu.md).
+
+::
+
+    i_values -> ValueUnpacker -.
+    i_mask ---> (force) ------> Skipper -> Vpcu -> o
+                   ^------- o_force -------' ^
+    i_operation, i_b, i_row -----------------'
+"""
 
 from amaranth.hdl import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .layouts import WORD_WIDTH, HostMask, Operation, Result, RowAnchor
+from .formats import FormatCode
+from .layouts import WORD_WIDTH, Operation, Result, RowAnchor
+from .skipper import Skipper
+from .unpacker import ValueUnpacker
+from .vpcu import Vpcu
 
 __all__ = ["Engine"]
 
 
 class Engine(wiring.Component):
-    """Multiplies compressed rows of A with tiles of B."""
+    """Multiplies rows of A, given as masks and non-zero values, with tiles of B.
+
+    o[m, n] = round(2^x * sum_k a[m, k] * b[k, n]); zeros of A cost no cycle, and are skipped only
+    where they cannot count: an index whose row of B holds an Inf or a NaN is not (rule N3).
+
+    Parameters
+    ----------
+    lanes, formats, accumulator_width, max_k, b_depth, drains
+        As in ``Geometry``.
+
+    Members
+    -------
+    i_operation : In(stream of Operation)
+        One for each tile of B.
+    i_b : In(stream of unsigned(64))
+        The tiles' words, see ``TileBuffer``.
+    i_row : In(stream of RowAnchor)
+        One for each row of each operation.
+    i_mask : In(stream of unsigned(64))
+        For each row of each operation ceil(k / 64) words, one if k is 0: bit i of word j is set
+        if element 64 j + i is not zero.
+    i_values : In(stream of unsigned(64))
+        The values that the masks say are not zero, packed by the width of A's format; each row
+        begins a new word.
+    o : Out(stream of Result)
+        Results row by row, column by column, all columns of each tile.
+
+    Timing
+    ------
+    A row takes the sum over its mask words of max(1, elements that count) cycles, or as many as
+    the tile has columns if that is more. While one tile is used the next one loads. The exact
+    count of a whole product is ``exactum.host.cycles.gemm_cycles``. Any stream may stall.
+
+    Numerics
+    --------
+    docs/numerics.md, rules N1 to N4.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``Geometry``.
+    """
 
     def __init__(self, *, lanes, formats, accumulator_width, max_k, b_depth, drains=1):
+        self.vpcu = Vpcu(lanes=lanes, formats=formats, accumulator_width=accumulator_width,
+                         max_k=max_k, b_depth=b_depth, drains=drains)
+        self.geometry = self.vpcu.geometry
         super().__init__({
             "i_operation": In(stream.Signature(Operation)),
             "i_b": In(stream.Signature(WORD_WIDTH)),
             "i_row": In(stream.Signature(RowAnchor)),
-            "i_mask": In(stream.Signature(HostMask)),
+            "i_mask": In(stream.Signature(WORD_WIDTH)),
             "i_values": In(stream.Signature(WORD_WIDTH)),
             "o": Out(stream.Signature(Result)),
         })
 
     def elaborate(self, platform):
-        return Module()
+        m = Module()
+        m.submodules.unpacker = unpacker = ValueUnpacker()
+        m.submodules.skipper = skipper = Skipper(block=64, max_k=self.geometry.max_k)
+        m.submodules.vpcu = vpcu = self.vpcu
+        for name in ("i_operation", "i_b", "i_row"):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(vpcu, name))
+        wiring.connect(m, wiring.flipped(self.i_values), unpacker.i)
+        wiring.connect(m, unpacker.o, skipper.i_values)
+        wiring.connect(m, skipper.o, vpcu.i_a)
+        wiring.connect(m, vpcu.o, wiring.flipped(self.o))
+
+        # A mask word and the force window of the same indices go together.
+        mask, force, format_a = skipper.i_mask, vpcu.o_force, Signal(FormatCode)
+        m.d.comb += [
+            mask.valid.eq(self.i_mask.valid & force.valid),
+            self.i_mask.ready.eq(mask.ready & force.valid),
+            force.ready.eq(mask.ready & self.i_mask.valid),
+            mask.payload.nonzero.eq(self.i_mask.payload),
+            mask.payload.force.eq(force.payload.force),
+            mask.payload.last.eq(force.payload.last),
+            unpacker.format.eq(format_a),
+            unpacker.row_end.eq(skipper.row_end),
+        ]
+        with m.If(mask.valid & mask.ready):
+            m.d.sync += format_a.eq(force.payload.format)
+        return m

@@ -208,7 +208,7 @@ class Lane(wiring.Component):
 
 def _joined(high, high_low, low_high, low):
     """One product from those of 16-bit halves."""
-    return tree_sum([Cat(low, high), (high_low + low_high) << 16])
+    return tree_sum([Cat(low[:32], high), (high_low + low_high) << 16])
 
 
 def _delayed(m, value, cycles, name):

@@ -5,7 +5,7 @@ from amaranth.lib import data
 
 from .formats import FormatCode
 
-__all__ = ["WORD_WIDTH", "AnchorWord", "CodecOperation", "CodecWord", "ForceWindow", "HostMask",
+__all__ = ["WORD_WIDTH", "AnchorWord", "CodecOperation", "CodecWord", "ForceWindow",
            "Operation", "PlainWord", "Result", "RowAnchor", "mask_window", "skipper_token"]
 
 WORD_WIDTH = 64
@@ -28,10 +28,7 @@ AnchorWord = data.ArrayLayout(signed(16), 4)
 RowAnchor = data.StructLayout({"anchor": signed(16)})
 """The anchor of one row of A (rule N4)."""
 
-HostMask = data.StructLayout({"nonzero": 64, "last": 1})
-"""64 elements of a row's mask; ``last`` ends the row. A row of no elements is one empty word."""
-
-ForceWindow = data.StructLayout({"force": 64, "last": 1, "format": FormatCode})
+ForceWindow = data.StructLayout({"force": WORD_WIDTH, "last": 1, "format": FormatCode})
 """64 indices whose rows of B may not be skipped (rule N3), for each row of each operation.
 
 ``last`` ends the row; ``format`` is that of A. A row of no elements is one empty window.

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from ..gen.config import Configuration, load
@@ -214,13 +215,14 @@ class EmulatorDevice(Device):
         """Add a product's work to the counters."""
         from .codec import compressed_bits
         from .cycles import gemm_cycles
-        nonzero = a.values != 0
+        nonzero = a.values.to(torch.bool)
         special = None if b.finite else ~b.values.isfinite()
         counts |= {"calls": 1, "cycles": 0, "products": 0, "products_skipped": 0}
         batched = nonzero if nonzero.dim() == 3 else nonzero.unsqueeze(0)
         for index, mask in enumerate(batched):
             bad = special if special is None or special.dim() == 2 else special[index]
-            work = gemm_cycles(self.config, mask, bad, formats)
+            work = gemm_cycles(self.config, mask, bad, formats,
+                               columns=b.values.shape[-1])
             counts["cycles"] += work.cycles
             counts["products"] += work.products
             counts["products_skipped"] += work.products_skipped

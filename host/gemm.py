@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..gen.errors import UsageError
-from ..hdl.formats import Format
+from ..hdl.formats import FP32, Format
 from .numerics import (
     Operand,
     checked_format,
@@ -26,6 +26,7 @@ from .window import Window, side
 
 __all__ = ["Product", "exact_gemm", "product"]
 
+_BLOCK = 1 << 16                                  # results certified at once: they stay in cache
 _LARGEST_INTEGER = 2.0 ** 53 * (1 - 2.0 ** -20)   # room for the rounding of the norms
 
 
@@ -133,6 +134,8 @@ def product(a: Operand, b: Operand, formats: tuple[Format, Format], result: Form
 
 def _always_exact(formats: tuple[Format, Format], terms: int, depth: int) -> bool:
     """Whether any operands of these formats sum exactly in float64 and lose nothing."""
+    if terms == 0:
+        return True
     if any(fmt.is_wide for fmt in formats):
         return False
     spans = [fmt.max_exponent + 1 - (fmt.min_exponent - fmt.mantissa_width) for fmt in formats]
@@ -147,20 +150,34 @@ def _certified(a: Tensor, b: Tensor, sums: Tensor, formats: tuple[Format, Format
     rows, columns = side(a, -1, formats[0], anchored), side(b, -2, formats[1], anchored)
     window = Window(a, b, rows, columns, depth=depth)
     lost = window.lost()
+    # By Cauchy and Schwarz, no partial sum exceeds this many grains of its row and column.
+    row_span, column_span = rows.norm / rows.grain, columns.norm / columns.grain
+    if lost is None and _largest(row_span) * _largest(column_span) <= _LARGEST_INTEGER:
+        return _scaled_grid(sums, scale, result), None
     terms = a.shape[-1]
-    bound = rows.norm.unsqueeze(-1) * columns.norm.unsqueeze(-2)
-    integers = (rows.norm / rows.grain).unsqueeze(-1) * (columns.norm / columns.grain).unsqueeze(-2)
-    bound.masked_fill_(integers <= _LARGEST_INTEGER, 0.0).mul_(1.01 * (terms + 2) * 2.0 ** -53)
-    if lost is not None:
-        bound += torch.where(lost, window.lowest() * terms, 0.0)
-    low = _scaled_grid(sums - bound, scale, result)
-    high = _scaled_grid(sums + bound, scale, result)
-    bits = torch.int32 if low.dtype == torch.float32 else torch.int64
-    uncertain = low.view(bits) != high.view(bits)
+    row_norm = rows.norm * (1.01 * (terms + 2) * 2.0 ** -53)     # of the worst order of summation
+    grid = torch.empty(sums.shape, dtype=torch.float32 if result is FP32 else torch.float64)
+    uncertain = torch.empty(sums.shape, dtype=torch.bool)
+    step = max(1, _BLOCK // max(1, sums.shape[-1] * math.prod(sums.shape[:-2])))
+    for start in range(0, sums.shape[-2], step):
+        part = (..., slice(start, start + step), slice(None))
+        bound = row_norm[part[:-1]].unsqueeze(-1) * columns.norm.unsqueeze(-2)
+        span = row_span[part[:-1]].unsqueeze(-1) * column_span.unsqueeze(-2)
+        bound.masked_fill_(span <= _LARGEST_INTEGER, 0.0)
+        if lost is not None:
+            bound += torch.where(lost[part], window.lowest(part[:-1]) * terms, 0.0)
+        low = _scaled_grid(sums[part] - bound, scale, result)
+        high = _scaled_grid(bound.add_(sums[part]), scale, result)
+        bits = torch.int32 if result is FP32 else torch.int64
+        torch.ne(low.view(bits), high.view(bits), out=uncertain[part])
+        grid[part] = low
     if uncertain.any():
-        exact = _scaled_grid(window.sums(uncertain), scale, result)
-        low[uncertain] = exact
-    return low, lost
+        grid[uncertain] = _scaled_grid(window.sums(uncertain), scale, result)
+    return grid, lost
+
+
+def _largest(x: Tensor) -> float:
+    return x.max().item() if x.numel() else 0.0
 
 
 def _scaled_grid(x: Tensor, scale: float, fmt: Format) -> Tensor:

@@ -92,20 +92,16 @@ def encode(grid: Tensor, fmt: Format, overflow: str, sign: Tensor | None = None)
     bound = _largest_magnitude(grid)
     if bound <= largest:
         return _narrow(grid, fmt)
-    if overflow == "saturate":
-        grid = grid.clamp_(-largest, largest)
-        infinite = None
-    else:
-        infinite = grid.abs() > largest
     nan = grid.isnan()
-    out = _narrow(grid.masked_fill(nan if infinite is None else nan | infinite, 0.0), fmt)
-    bits = out.view(_BIT_VIEWS[fmt.width])
-    if infinite is not None:
-        magnitude = fmt.infinity_bits if fmt.ieee else fmt.nan_bits
-        for mask, negative in ((infinite & (grid > 0), 0), (infinite & (grid < 0), 1)):
-            bits.masked_fill_(mask, _signed(negative << fmt.width - 1 | magnitude, fmt))
-    bits.masked_fill_(nan, _signed(fmt.nan_bits, fmt))
-    return out
+    if overflow == "saturate":
+        return _with_bits(_narrow(grid.clamp_(-largest, largest).masked_fill_(nan, 0.0), fmt),
+                          fmt, [(nan, fmt.nan_bits)])
+    above, below = grid > largest, grid < -largest
+    out = _narrow(grid.masked_fill(nan | above | below, 0.0), fmt)
+    if not fmt.ieee:
+        return _with_bits(out, fmt, [(nan | above | below, fmt.nan_bits)])
+    minus = 1 << fmt.width - 1 | fmt.infinity_bits
+    return _with_bits(out, fmt, [(nan, fmt.nan_bits), (above, fmt.infinity_bits), (below, minus)])
 
 
 def decode(x: Tensor) -> Tensor:
@@ -255,6 +251,9 @@ def _narrow(grid: Tensor, fmt: Format) -> Tensor:
     return grid.to(torch.float32).to(torch_dtype(fmt))
 
 
-def _signed(bits: int, fmt: Format) -> int:
-    """A bit pattern as the integer that torch's view of that width stores (uint8, else signed)."""
-    return bits if fmt.width == 8 or bits >> (fmt.width - 1) == 0 else bits - (1 << fmt.width)
+def _with_bits(out: Tensor, fmt: Format, patterns: list[tuple[Tensor, int]]) -> Tensor:
+    """``out`` with these bit patterns where the masks say so, in place."""
+    bits = out.view(_BIT_VIEWS[fmt.width])
+    for mask, pattern in patterns:
+        bits.masked_fill_(mask, from_bits(torch.tensor(pattern), fmt).view(bits.dtype))
+    return out

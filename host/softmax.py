@@ -29,10 +29,7 @@ from ..hdl.softmax_tables import (
 )
 from .numerics import checked_format, checked_tensor, decode, quantize, torch_dtype
 
-__all__ = ["LATENCY", "exact_softmax", "softmax_backward", "softmax_cycles"]
-
-LATENCY = 12
-"""Cycles from the last element of a row going in to the first coming out."""
+__all__ = ["exact_softmax", "softmax_backward", "softmax_cycles"]
 
 _CHUNK = 1 << 16            # elements worked on at once: temporaries stay in the cache
 _CODE_START = 0x4F000000    # fp32's bits of 2^CODE_EXPONENT
@@ -121,10 +118,12 @@ def softmax_backward(p: Tensor, dp: Tensor) -> Tensor:
 def softmax_cycles(config: Configuration, rows: int, length: int) -> int:
     """Cycles of an unstalled unit from the first element in to the last out, both counted.
 
-    cycles = (rows + 1) * beats + LATENCY - 1, beats = ceil(length / lanes)
+    cycles = (rows + 1) * beats + 10 + log2(lanes), beats = ceil(length / lanes): a row's first beat
+    comes out 11 + log2(lanes) cycles after its last went in, and rows follow without a bubble.
     """
-    beats = -(-length // config.softmax.lanes)
-    return (rows + 1) * beats + LATENCY - 1 if rows and beats else 0
+    lanes = config.softmax.lanes
+    beats = -(-length // lanes)
+    return (rows + 1) * beats + 9 + lanes.bit_length() if rows and beats else 0
 
 
 def _rows(x: Tensor, name: str) -> Tensor:

@@ -4,7 +4,7 @@ Weights and scales are float64 powers of two throughout, so every product with o
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ def side(x: Tensor, dim: int, fmt: Format, anchored: bool) -> Side:
     """The `Side` of float64 values ``x`` on the grid of ``fmt``, reduced along ``dim``."""
     magnitude = x.abs()
     norm = torch.linalg.vecdot(x, x, dim=dim).sqrt_()
-    smallest = torch.where(magnitude == 0, math.inf, magnitude).amin(dim)
+    smallest = torch.where(magnitude.to(torch.bool), magnitude, math.inf).amin(dim)
     grain = power_of_two(smallest).clamp_(min=2.0 ** fmt.min_exponent)
     grain.mul_(2.0 ** -fmt.mantissa_width)
     if anchored:
@@ -97,9 +97,9 @@ class Window:
         lost[..., row_index[:, None], column_index] = found
         return lost
 
-    def lowest(self) -> Tensor:
-        """Weight of the lowest bit of each window, float64 [..., M, N]."""
-        weight = self.rows.anchor.unsqueeze(-1) * self.columns.anchor.unsqueeze(-2)
+    def lowest(self, rows: Any) -> Tensor:
+        """Weight of the lowest bit of each window, float64 [..., M, N], of some rows (an index)."""
+        weight = self.rows.anchor[rows].unsqueeze(-1) * self.columns.anchor.unsqueeze(-2)
         return weight.mul_(2.0 ** -self.depth)
 
     def sums(self, where: Tensor) -> Tensor:
@@ -126,9 +126,14 @@ class Window:
             part = slice(start, start + step)
             at = [index[part] for index in batch]
             products = self.a[*at, row[part]].mul_(columns_of_b[*at, column[part]])
-            products.mul_((1 / lowest[part]).unsqueeze(-1)).trunc_()
-            out[part] = _sum_to_odd(products, self.depth + 3)
+            products.mul_((1 / lowest[part]).unsqueeze(-1))
+            out[part] = _sum_to_odd(_truncate(products), self.depth + 3)
         return out.mul_(lowest)
+
+
+def _truncate(products: Tensor) -> Tensor:
+    """Drop the bits under the window, toward zero, in place; the lowest bit kept weighs 1."""
+    return products.trunc_()
 
 
 def _sum_to_odd(terms: Tensor, width: int) -> Tensor:

@@ -19,7 +19,7 @@ _HELD_OUT = ["threading", "tokenize", "traceback", "typing"]
 
 _ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 _LENGTH, _BATCH, _WIDTH, _HEADS, _BLOCKS = 64, 16, 64, 2, 2
-_TEST_WINDOWS = 64
+_TEST_BATCHES = 8
 
 
 class Attention(nn.Module):
@@ -125,11 +125,12 @@ def text_task(*, seed: int, steps: int) -> Task:
     train, test = _encode(source), _encode(_read(folder, _HELD_OUT))
     generator = torch.Generator().manual_seed(seed)
     batches = [_windows(train, _BATCH, generator) for _ in range(steps)]
-    test_batch = _windows(test, _TEST_WINDOWS, torch.Generator().manual_seed(0))
+    fixed = torch.Generator().manual_seed(0)
+    tests = [_windows(test, _BATCH, fixed) for _ in range(_TEST_BATCHES)]
     loss = CrossEntropy()
 
     def held_out_loss(model: nn.Module) -> float:
-        return loss(model(test_batch[0]), test_batch[1]).item()
+        return sum(loss(model(x), target).item() for x, target in tests) / len(tests)
 
     facts = {"characters": len(train), "sha256": hashlib.sha256(source.encode()).hexdigest(),
              "unigram entropy": round(_entropy(train), 4), "context": _LENGTH, "batch": _BATCH,

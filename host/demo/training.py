@@ -112,6 +112,7 @@ def train(task: Task, *, seed: int, on_step: OnStep | None = None) -> Training:
         losses.append(loss.item())
         if on_step:
             on_step(step, len(task.batches), losses[-1])
+    model.load_state_dict(averaged.module.state_dict())
     with torch.no_grad():
-        score = task.evaluate(averaged.module)
+        score = task.evaluate(model)
     return Training(losses, score, time.perf_counter() - start)

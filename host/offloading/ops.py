@@ -8,7 +8,7 @@ never offloaded; they are counted with their reason.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +19,7 @@ __all__ = ["DTYPES", "OFFLOADED", "WATCHED", "Call", "Product", "Softmax", "Soft
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
+class Product(NamedTuple):
     """``beta * addend + alpha * (left @ right)``, [M, K] times [K, N] or with a batch in front.
 
     Members
@@ -51,8 +50,8 @@ class Product:
 
     @property
     def products(self) -> int:
-        """Scalar products to be taken."""
-        return math.prod(self.sizes)
+        """Scalar products to be taken, of whatever arguments these are."""
+        return self.left.numel() * math.prod(self.right.shape[-1:])
 
     def misfit(self) -> str | None:
         """Why no device serves this call, or None.
@@ -73,8 +72,7 @@ class Product:
         return (*self.left.shape[:-1], self.right.shape[-1])
 
 
-@dataclass(frozen=True, slots=True)
-class Softmax:
+class Softmax(NamedTuple):
     """softmax(x) over one dimension."""
 
     x: Tensor
@@ -86,15 +84,17 @@ class Softmax:
         """(rows, length)."""
         return _rows(self.x, self.dim)
 
-    products = 0
+    @property
+    def products(self) -> int:
+        """Scalar products to be taken: none are counted here."""
+        return 0
 
     def misfit(self) -> str | None:
         """Why no device serves this call, or None."""
         return _dtype_misfit(self.x, self.out) or _row_misfit(self.x, self.dim)
 
 
-@dataclass(frozen=True, slots=True)
-class SoftmaxBackward:
+class SoftmaxBackward(NamedTuple):
     """``p * (dp - sum(dp * p))`` over one dimension, p the probabilities."""
 
     dp: Tensor
@@ -107,7 +107,10 @@ class SoftmaxBackward:
         """(rows, length)."""
         return _rows(self.p, self.dim)
 
-    products = 0
+    @property
+    def products(self) -> int:
+        """Scalar products to be taken: none are counted here."""
+        return 0
 
     def misfit(self) -> str | None:
         """Why no device serves this call, or None."""

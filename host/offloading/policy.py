@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +19,7 @@ Role = Literal["forward", "data-gradient", "weight-gradient", "backward"]
 BACKWARD: tuple[Role, ...] = ("data-gradient", "weight-gradient", "backward")
 
 
-@dataclass(frozen=True, slots=True)
-class OpContext:
+class OpContext(NamedTuple):
     """What a policy is told about one operation.
 
     Members
@@ -46,8 +45,7 @@ class OpContext:
     gradient: tuple[bool, bool] = (False, False)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """What a policy answers.
 
     Members
@@ -99,10 +97,8 @@ class RolePolicy:
                                       needs_scale(right, context.gradient[1])))
 
     def __str__(self) -> str:
-        names = sorted(set(self.formats.values()))
-        if len(names) == 1:
-            return names[0]
-        return ", ".join(f"{role} {name}" for role, name in self.formats.items())
+        forward, *others = self.formats.items()
+        return ", ".join([forward[1], *(f"{role} {name}" for role, name in others)])
 
 
 def needs_scale(name: str, is_gradient: bool) -> bool:

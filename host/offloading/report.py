@@ -12,7 +12,7 @@ from ...gen.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
+    from rich.console import Group
 
     from ...gen.config import Configuration
 
@@ -70,6 +70,13 @@ class Row:
     def shape(self) -> str:
         """The sizes, to be read: ``64 × 784 × 128``."""
         return " × ".join(map(str, self.sizes))
+
+    @property
+    def title(self) -> str:
+        """Operation and role, to be read: ``gemm, weight gradient``."""
+        if self.op == "gemm":
+            return f"gemm, {self.role.replace('-', ' ')}"
+        return self.op.replace("_", " ")
 
 
 @dataclass
@@ -188,9 +195,9 @@ class Report:
                              f"{error.strerror}", "name a file in a writable folder") from error
         return path
 
-    def __rich__(self) -> "Table":
-        from .tables import report_table
-        return report_table(self)
+    def __rich__(self) -> "Group":
+        from .tables import report_tables
+        return report_tables(self)
 
     def __str__(self) -> str:
         from rich.console import Console

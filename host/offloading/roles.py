@@ -9,8 +9,7 @@ another thread) the storages that forward products have read tell data from grad
 import threading
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from .ops import Call, Product
+from .ops import Call, Product, Softmax
 from .policy import OpContext, Role
 
 __all__ = ["Layers", "Roles"]
@@ -93,8 +92,7 @@ class _Operand:
         return self._address == x.data_ptr() and self._storage() is not None
 
 
-@dataclass(frozen=True, slots=True)
-class _Note:
+class _Note(NamedTuple):
     """A forward call that autograd may come back to."""
 
     layer: str
@@ -112,32 +110,33 @@ class Roles:
         self._side: weakref.WeakKeyDictionary[Any, Role] = weakref.WeakKeyDictionary()
 
     def remove(self) -> None:
-        """Stop watching modules."""
+        """Stop watching."""
         self.layers.remove()
 
-    def layer(self) -> str:
-        """The layer of whatever runs now, in either direction."""
+    def layer(self, operands: Iterable[Any]) -> str:
+        """The layer of an operation that runs now, in either direction."""
         node = _backward_node()
-        note = self._notes().get(_sequence_number(node)) if node is not None else None
+        note = self._noted(node)
+        if node is None:
+            self._leave_note(_Note(self.layers.current), operands)
         return self.layers.current if note is None else note.layer
 
     def context(self, op: str, call: Call) -> OpContext:
-        """What a policy is told about this call; a forward call also leaves its note."""
+        """What a policy is told about a call."""
         node = _backward_node()
-        is_product = isinstance(call, Product)
-        if node is None:
-            self._remember(call)
-            role: Role = "backward" if op == "softmax_backward" else "forward"
-            return OpContext(op, self.layers.current, role, call.sizes)
-        note = self._notes().get(_sequence_number(node))
+        note = self._noted(node)
         layer = self.layers.current if note is None else note.layer
-        if not is_product:
-            return OpContext(op, layer, "backward", call.sizes)
-        if note is not None and note.left is not None:
-            role, gradient = _by_note(call, note)
-        else:
-            role, gradient = self._by_storage(call)
-        return OpContext(op, layer, role, call.sizes, gradient)
+        if isinstance(call, Product):
+            if node is None:
+                self._remember(call)
+                return OpContext(op, layer, "forward", call.sizes)
+            known = note is not None and note.left is not None
+            role, gradient = _by_note(call, note) if known else self._by_storage(call)
+            return OpContext(op, layer, role, call.sizes, gradient)
+        if isinstance(call, Softmax):
+            self._leave_note(_Note(layer), (call.x,))
+            return OpContext(op, layer, "forward", call.sizes)
+        return OpContext(op, layer, "backward", call.sizes, (True, False))
 
     def _notes(self) -> dict[int, _Note]:
         try:
@@ -146,21 +145,26 @@ class Roles:
             self._local.notes = {}
             return self._local.notes
 
-    def _remember(self, call: Call) -> None:
-        """Leave a note for the backward pass."""
-        notes = self._notes()
-        if isinstance(call, Product):
-            self._side[call.left.untyped_storage()] = "weight-gradient"
-            self._side[call.right.untyped_storage()] = "data-gradient"
-            operands: Iterable[Tensor | None] = (call.left, call.right, call.addend)
-            note = _Note(self.layers.current, _Operand(call.left), _Operand(call.right), call.sizes)
-        else:
-            operands = (getattr(call, "x", None),)
-            note = _Note(self.layers.current)
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands):
+    def _noted(self, node: Any) -> _Note | None:
+        """What the forward call of a backward node has left."""
+        return None if node is None else self._notes().get(node._sequence_nr())
+
+    def _leave_note(self, note: _Note, operands: Iterable[Any]) -> None:
+        """For the backward pass, if there will be one."""
+        if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad
+                                           for t in operands):
+            notes = self._notes()
             notes[_last_sequence_number()] = note
             if len(notes) > MOST_NOTES:
                 del notes[next(iter(notes))]
+
+    def _remember(self, product: Product) -> None:
+        """Recognise a forward product's operands when they come again."""
+        left, right = product.left, product.right
+        self._side[left.untyped_storage()] = "weight-gradient"
+        self._side[right.untyped_storage()] = "data-gradient"
+        self._leave_note(_Note(self.layers.current, _Operand(left), _Operand(right), product.sizes),
+                         (left, right, product.addend))
 
     def _by_storage(self, product: Product) -> tuple[Role, tuple[bool, bool]]:
         """Role and gradients of a backward product without a note: what forward read is data."""
@@ -205,10 +209,6 @@ def _backward_node() -> Any:
     forward. So is, by the same sign, backward with ``create_graph=True``.
     """
     return None if torch.is_grad_enabled() else torch._C._current_autograd_node()
-
-
-def _sequence_number(node: Any) -> int:
-    return node._sequence_nr()
 
 
 def _last_sequence_number() -> int:

@@ -142,19 +142,17 @@ class Session:
             outcome = self._serve(call)
             if not isinstance(outcome, str):
                 return outcome
-            result = native(keyset, *arguments, **options)
-            self._count_fallback(name, outcome, call.products)
-            return result
+            self._count_fallback(name, outcome, arguments, call.products)
+            return native(keyset, *arguments, **options)
         return route
 
     def _watcher(self, name: str, watched: Watched, native: Native) -> Callable[..., Any]:
         """The route of an operation that is only counted."""
         def route(keyset: Any, *arguments: Any, **options: Any) -> Any:
-            result = native(keyset, *arguments, **options)
             if not _bypass.get():
-                self._count_fallback(name, watched.reason,
+                self._count_fallback(name, watched.reason, arguments,
                                      watched.products(*arguments, **options))
-            return result
+            return native(keyset, *arguments, **options)
         return route
 
     def _serve(self, call: Call) -> Tensor | str:
@@ -216,9 +214,9 @@ class Session:
         row.calls += 1
         row.seconds += seconds
 
-    def _count_fallback(self, name: str, reason: str, products: int) -> None:
+    def _count_fallback(self, name: str, reason: str, arguments: tuple, products: int) -> None:
         with self._lock:
-            key = (name, self._roles.layer(), reason)
+            key = (name, self._roles.layer(arguments), reason)
             row = self._fallbacks.get(key)
             if row is None:
                 row = self._fallbacks[key] = Fallback(*key)

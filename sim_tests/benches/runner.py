@@ -98,17 +98,22 @@ def run(unit: str, config: Configuration, *, build_dir: str | Path, waves: bool 
     check_tools()
     folder = Path(build_dir).absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    tests = None if tests is None else tuple(tests)
     start = time.perf_counter()
     write_unit(chosen, config, folder)
     results = folder / "results.xml"
     _simulate(chosen, folder, results, waves, seed, tests)
     cases = _read(results)
+    if not cases:
+        raise SimulationError("X502", f"the bench of {unit} ran no test"
+                              + (f"; tests asked for: {', '.join(tests)}" if tests else ""),
+                              f"exactum sim {unit} -v names its tests")
     return Result(unit, cases, time.perf_counter() - start, folder / "simulation.log",
                   folder / f"{chosen.top}.fst" if waves else None)
 
 
 def _simulate(unit: Unit, folder: Path, results: Path, waves: bool, seed: int,
-              tests: Iterable[str] | None) -> None:
+              tests: tuple[str, ...] | None) -> None:
     from cocotb_tools.runner import get_runner
 
     log = folder / "build.log"
@@ -132,9 +137,8 @@ def _simulate(unit: Unit, folder: Path, results: Path, waves: bool, seed: int,
         raise _stopped(unit.name, log)
 
 
-def _filter(tests: Iterable[str] | None) -> str | None:
-    names = "|".join(map(re.escape, tests)) if tests is not None else ""
-    return rf"\.({names})(/.*)?$" if names else None
+def _filter(tests: tuple[str, ...] | None) -> str | None:
+    return None if tests is None else rf"\.({'|'.join(map(re.escape, tests))})(/.*)?$"
 
 
 def _stopped(unit: str, log: Path) -> SimulationError:
@@ -150,8 +154,7 @@ def _read(results: Path) -> tuple[Case, ...]:
     for case in ElementTree.parse(results).getroot().iter("testcase"):
         if case.find("skipped") is None:
             faults = [*case.findall("failure"), *case.findall("error")]
-            message = next((fault.get("message") or fault.get("error_msg") or (fault.text or "")
-                            for fault in faults), "").strip().splitlines()
+            said = [fault.get("message") or fault.text or "failed" for fault in faults]
             cases.append(Case(case.get("name", ""), not faults, float(case.get("time", 0)),
-                              message[-1] if message else ""))
+                              said[0].strip().splitlines()[0] if said else ""))
     return tuple(cases)

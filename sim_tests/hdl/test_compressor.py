@@ -1,0 +1,128 @@
+# amaranth: UnusedElaboratable=no
+"""The compressor in Amaranth's simulator, word for word and cycle for cycle."""
+
+from itertools import chain, pairwise
+
+import pytest
+from amaranth.hdl import *
+
+from exactum.hdl import compressor
+from exactum.hdl.compressor import Compressor
+from exactum.hdl.formats import FORMATS
+from exactum.hdl.layouts import CodecOperation, CodecWord
+from exactum.host.codec import compress, compress_cycles, plain_words
+from sim_tests.streams import PATTERNS, get, pack, put, simulate
+
+from .codec_cases import CASES, format_of, tensor_of, zero_fraction
+
+
+def run(tensors, block=64, stalls=("flowing", "flowing"), one_by_one=False):
+    """Compress the tensors, check words, ``last`` and counters; give the stamps of the last words.
+
+    ``one_by_one``: an operation begins when the one before is done, and takes the model's cycles.
+    """
+    dut = Compressor(block=block)
+    golden = [compress(x, block) for x in tensors]
+    operations = [pack(CodecOperation, format=format_of(x).code, blocks=c.blocks)
+                  for x, c in zip(tensors, golden, strict=True)]
+    expected = [[pack(CodecWord, data=word, last=i == len(c.words) - 1)
+                 for i, word in enumerate(c.words.tolist())] for c in golden]
+    total = sum(map(len, expected))
+    stamps = []
+
+    async def operation_source(ctx):
+        await put(ctx, dut.i_operation, [] if one_by_one else operations)
+
+    async def source(ctx):
+        words = [word for x in tensors for word in plain_words(x, block)]
+        await put(ctx, dut.i, words, PATTERNS[stalls[0]](1))
+
+    async def sink(ctx):
+        if one_by_one:
+            for x, operation, words in zip(tensors, operations, expected, strict=True):
+                await put(ctx, dut.i_operation, [operation])
+                assert await get(ctx, dut.o, len(words), stamps=stamps) == words
+                cycles = compress_cycles(x.float() != 0, format_of(x).width, block)
+                assert stamps[-1] + 1 == cycles
+        else:
+            got = await get(ctx, dut.o, total, PATTERNS[stalls[1]](2), stamps=stamps)
+            assert got == list(chain(*expected))
+        for _ in range(8):
+            assert not ctx.get(dut.o.valid)
+            await ctx.tick()
+        padding = sum(c.blocks * block - x.numel() for c, x in zip(golden, tensors, strict=True))
+        zeros = sum(int((x.float() == 0).sum()) for x in tensors)
+        assert (ctx.get(dut.words), ctx.get(dut.zeros)) == (total, zeros + padding)
+
+    simulate(dut, operation_source, source, sink)
+    return [stamp for stamp, word in zip(stamps, list(chain(*expected)), strict=True)
+            if CodecWord.from_bits(word).last]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_corner_blocks_and_their_cycles(name):
+    run([tensor_of(name, case) for case in CASES.values()], one_by_one=True)
+
+
+@pytest.mark.parametrize("block", [8, 16, 32, 64])
+def test_zeros_around_the_edge_of_sparse(block):
+    edges = [(name, block // FORMATS[name].width + more)
+             for name in ("e4m3", "bf16", "fp32") for more in (-1, 0, 1, 2)]
+    run([zero_fraction(name, block, max(zeros, 0) / block) for name, zeros in edges], block)
+
+
+def test_the_end_of_a_tensor_is_padded_to_a_block():
+    run([zero_fraction("bf16", 64 + elements, 0) for elements in (1, 4, 63)])
+
+
+@pytest.mark.parametrize("name", ["e4m3", "fp16", "fp32"])
+def test_cycles_are_exactly_those_of_the_model(name):
+    run([zero_fraction(name, 64 * blocks, zeros)
+         for zeros in (0, 0.05, 0.1, 0.5, 0.9, 0.99, 1) for blocks in (1, 2, 5)], one_by_one=True)
+
+
+@pytest.mark.parametrize("sink", PATTERNS)
+@pytest.mark.parametrize("source", PATTERNS)
+def test_operations_of_all_formats_back_to_back_under_stalls(source, sink):
+    run([zero_fraction(name, 64 * blocks, zeros) for name, blocks, zeros in [
+        ("e4m3", 3, 0.3), ("fp32", 2, 0.5), ("bf16", 1, 1), ("e5m2", 2, 0), ("e4m3", 0, 0),
+        ("fp16", 3, 0.9)]], stalls=(source, sink))
+
+
+def test_an_operation_delays_the_next_only_by_its_spill():
+    x = zero_fraction("fp16", 64 * 4, 0.5)
+    lasts = run([x] * 4)
+    gaps = [b - a for a, b in pairwise(lasts)]
+    assert gaps == [compress_cycles(x != 0, 16) - 16 - 4] * 3
+
+
+@pytest.mark.parametrize(("block", "error"), [(12, ValueError), (128, ValueError),
+                                              ("64", TypeError), (True, TypeError)])
+def test_illegal_blocks_are_refused(block, error):
+    with pytest.raises(error, match="block is"):
+        Compressor(block=block)
+
+
+COMPACT, PER_BYTE, COUNT_ONES = compressor.compact, compressor.per_byte, compressor.count_ones
+MIXED = [zero_fraction(name, 128, 0.4) for name in ("e4m3", "fp16", "fp32")]
+MUTANTS = {
+    "compaction takes the lowest byte for kept": (
+        "compact", lambda word, keep: COMPACT(word, keep | 1), MIXED),
+    "the sign bit counts": (
+        "nonzero_elements",
+        lambda word, width: Cat(word.word_select(i, width).any() for i in range(64 // width)),
+        [tensor_of("bf16", CASES["zeros of both signs"])]),
+    "elements always have 16 bits": (
+        "per_byte", lambda bits, width: PER_BYTE(Cat(bits, bits), 16), MIXED),
+    "a count of eight is one too many": (
+        "count_ones", lambda bits: COUNT_ONES(bits) + (bits.all() if len(bits) == 8 else 0),
+        [tensor_of("e4m3", CASES["as many zeros as its mask costs"])]),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mutants_are_caught(mutant, monkeypatch):
+    target, fault, tensors = MUTANTS[mutant]
+    monkeypatch.setattr(compressor, target, fault)
+    with pytest.raises(AssertionError):
+        run(tensors)

@@ -1,0 +1,151 @@
+"""The decompressor in Amaranth's simulator: round trips, damaged streams, exact cycles."""
+
+from itertools import chain
+
+import pytest
+import torch
+from amaranth.hdl import *
+
+from exactum.hdl import bitstream, decompressor
+from exactum.hdl.decompressor import Decompressor
+from exactum.hdl.formats import FORMATS
+from exactum.hdl.layouts import CodecOperation, CodecWord, PlainWord
+from exactum.host.codec import compress, decompress_cycles, read_stream
+from sim_tests.streams import PATTERNS, get, pack, put, simulate
+
+from .codec_cases import CASES, format_of, tensor_of, zero_fraction
+
+
+def answer(format, words, blocks, block=64):
+    """The payloads that the golden model expects for a stream, good or damaged."""
+    plain, good = read_stream(torch.tensor(words, dtype=torch.uint64), blocks, format.width, block)
+    if len(plain) < blocks * block * format.width // 64:
+        plain.append(0)
+    return [pack(PlainWord, data=word, last=i == len(plain) - 1,
+                 error=i == len(plain) - 1 and not good) for i, word in enumerate(plain)]
+
+
+def run(streams, block=64, stalls=("flowing", "flowing"), cycles=()):
+    """Decompress (format, words, blocks) one after another and compare.
+
+    ``cycles``: if given, operations begin one by one and take just so many.
+    """
+    dut = Decompressor(block=block)
+    operations = [pack(CodecOperation, format=format.code, blocks=blocks)
+                  for format, _, blocks in streams]
+    answers = [answer(*item, block) if item[2] else [] for item in streams]
+
+    async def operation_source(ctx):
+        await put(ctx, dut.i_operation, [] if cycles else operations)
+
+    async def source(ctx):
+        words = [pack(CodecWord, data=word, last=i == len(words) - 1)
+                 for _, words, _ in streams for i, word in enumerate(words)]
+        await put(ctx, dut.i, words, PATTERNS[stalls[0]](1))
+
+    async def sink(ctx):
+        if cycles:
+            for operation, expected, count in zip(operations, answers, cycles, strict=True):
+                stamps = []
+                await put(ctx, dut.i_operation, [operation])
+                assert await get(ctx, dut.o, len(expected), stamps=stamps) == expected
+                assert stamps[-1] + 1 == count
+        else:
+            expected = list(chain(*answers))
+            assert await get(ctx, dut.o, len(expected), PATTERNS[stalls[1]](2)) == expected
+        for _ in range(8):
+            assert not ctx.get(dut.o.valid)
+            await ctx.tick()
+
+    simulate(dut, operation_source, source, sink, limit=5_000)
+
+
+def stream_of(x, block=64):
+    """The stream of a tensor, as ``run`` takes it."""
+    c = compress(x, block)
+    return format_of(x), c.words.tolist(), c.blocks
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_corner_blocks_and_their_cycles(name):
+    tensors = [tensor_of(name, case) for case in CASES.values()]
+    run([stream_of(x) for x in tensors],
+        cycles=[decompress_cycles(x.float() != 0, FORMATS[name].width) for x in tensors])
+
+
+@pytest.mark.parametrize("name", ["e4m3", "fp16", "fp32"])
+def test_cycles_are_exactly_those_of_the_model(name):
+    tensors = [zero_fraction(name, 64 * blocks, zeros)
+               for zeros in (0, 0.05, 0.1, 0.5, 0.9, 0.99, 1) for blocks in (1, 2, 5)]
+    run([stream_of(x) for x in tensors],
+        cycles=[decompress_cycles(x.float() != 0, FORMATS[name].width) for x in tensors])
+
+
+@pytest.mark.parametrize("block", [8, 16, 32])
+def test_smaller_blocks(block):
+    run([stream_of(zero_fraction(name, 3 * block, zeros), block)
+         for name in ("e5m2", "bf16", "fp32") for zeros in (0, 0.2, 0.5, 1)], block)
+
+
+@pytest.mark.parametrize("sink", PATTERNS)
+@pytest.mark.parametrize("source", PATTERNS)
+def test_operations_of_all_formats_back_to_back_under_stalls(source, sink):
+    streams = [stream_of(zero_fraction(name, 64 * blocks, zeros)) for name, blocks, zeros in [
+        ("e4m3", 3, 0.3), ("fp32", 2, 0.5), ("bf16", 1, 1), ("e5m2", 2, 0), ("fp16", 3, 0.9)]]
+    damaged = (FORMATS["e4m3"], streams[0][1] + [1, 2, 3, 4], 3)
+    run([*streams[:2], damaged, *streams[2:], (FORMATS["e4m3"], [], 0)], stalls=(source, sink))
+
+
+@pytest.mark.parametrize("name", ["e4m3", "bf16", "fp32"])
+def test_damaged_streams_end_in_an_error_and_the_next_one_is_well(name):
+    good = [stream_of(zero_fraction(name, 64 * 2, zeros)) for zeros in (0, 0.5, 0.95, 1)]
+    streams = []
+    for format, words, blocks in good:
+        cuts = {1, 2, len(words) // 2, len(words) - 1} - {0, len(words)}
+        streams += [(format, words[:cut], blocks) for cut in sorted(cuts)]  # too short
+        streams += [(format, words, blocks + 1), (format, words, blocks), (format, words, 1)]
+        streams += [(format, words + [0] * extra, blocks) for extra in (1, 2, 3, 9)]  # too long
+        streams += [(format, [*words[:-1], words[-1] | 1 << 63], blocks)]  # padding not zero
+        streams += [(format, [2**64 - 1] * 5, blocks), (format, [0], blocks)]  # no stream at all
+        streams += [(format, words, blocks)]
+    assert sum(answer(*item)[-1] >> 65 for item in streams) >= 4 * 9
+    run(streams)
+    run(streams[:14], stalls=("alternate", "bursts"))
+
+
+EXPAND, COUNT_ONES, PER_BYTE = decompressor.expand, decompressor.count_ones, decompressor.per_byte
+MIXED = [stream_of(zero_fraction(name, 128, 0.4)) for name in ("e4m3", "fp16", "fp32")]
+TOO_LONG = [(f, [*words, 0], blocks) for f, words, blocks in MIXED]
+
+
+class LeakyUnpacker(bitstream.BitUnpacker):
+    """Forgets that its last word came."""
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.whole = whole = bitstream.BitUnpacker()
+        m.d.comb += [
+            whole.i.payload.eq(self.i.payload), whole.i.valid.eq(self.i.valid),
+            self.i.ready.eq(whole.i.ready), self.bits.eq(whole.bits), whole.take.eq(self.take),
+            self.available.eq(whole.available), whole.clear.eq(self.clear), self.ended.eq(1),
+        ]
+        return m
+
+
+MUTANTS = {
+    "expansion forgets the highest byte": (
+        "expand", lambda word, keep: EXPAND(word, keep & 0x7F), MIXED),
+    "elements always have 16 bits": (
+        "per_byte", lambda bits, width: PER_BYTE(Cat(bits, bits), 16), MIXED),
+    "a count of eight is one too few": (
+        "count_ones", lambda bits: COUNT_ONES(bits) - (bits.all() if len(bits) == 8 else 0), MIXED),
+    "every stream seems to have ended": ("BitUnpacker", LeakyUnpacker, TOO_LONG),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mutants_are_caught(mutant, monkeypatch):
+    target, fault, streams = MUTANTS[mutant]
+    monkeypatch.setattr(decompressor, target, fault)
+    with pytest.raises(AssertionError):
+        run(streams)
