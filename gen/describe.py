@@ -62,8 +62,8 @@ def _streams(members: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator
 
 def _fields(shape: Any, name: str = "", offset: int = 0) -> Iterator[dict[str, Any]]:
     """The leaves of a layout, low to high; a shape without fields is one leaf without a name."""
-    layout = shape.as_shape() if isinstance(shape, type) and issubclass(
-        shape, data.Struct | data.Union) else shape
+    structured = isinstance(shape, type) and issubclass(shape, data.Struct | data.Union)
+    layout = data.Layout.cast(shape) if structured else shape
     if isinstance(layout, data.Layout):
         for key, field in layout:
             inner = f"{name}.{key}" if name else str(key)

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .config import Configuration
-from .describe import describe
 from .errors import UsageError
 from .manifest import MANIFEST, is_output, read_manifest
-from .units import Unit, build, select
-from .verilog import emit
+from .units import select
+from .writing import Writers
 
-__all__ = ["Output", "generate", "write_unit"]
+__all__ = ["Output", "generate"]
 
 Step = Callable[[str], AbstractContextManager[Any]]
 
@@ -62,29 +61,22 @@ def generate(config: Configuration, out_dir: str | Path, units: Iterable[str] | 
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         fresh = Path(beside) / "new"
         (fresh / "rtl").mkdir(parents=True)
+        resolved = fresh / "configuration.toml"
+        _write(resolved, config.to_toml())
         yosys = ""
-        for unit in chosen:
-            with step(f"Verilog of {unit.name}"):
-                yosys = write_unit(unit, config, fresh / "rtl")
+        with Writers(chosen, resolved, fresh / "rtl") as writers:
+            for unit in chosen:
+                with step(f"Verilog of {unit.name}"):
+                    yosys = writers.wait(unit)
         with step("manifest"):
-            _write(fresh / "configuration.toml", config.to_toml())
-            tools = {"amaranth": version("amaranth"), "yosys": yosys}
-            _write(fresh / MANIFEST, _json({
+            _write(fresh / MANIFEST, json.dumps({
                 "exactum": version("exactum"), "manifest": 1,
                 "configuration": {"name": config.name, "hash": config.hash},
-                "units": [unit.name for unit in chosen], "tools": tools, "files": _hashes(fresh)}))
+                "units": [unit.name for unit in chosen],
+                "tools": {"amaranth": version("amaranth"), "yosys": yosys},
+                "files": _hashes(fresh)}, indent=2) + "\n")
             _replace(folder, fresh, Path(beside) / "old")
     return Output(folder, read_manifest(folder))
-
-
-def write_unit(unit: Unit, config: Configuration, folder: Path) -> str:
-    """Write TOP.v and TOP.json of one unit into an existing folder; returns the Yosys used."""
-    component = build(unit, config)
-    description = describe(unit, component, config)
-    verilog = emit(unit, component, config)
-    _write(folder / f"{unit.top}.v", verilog.text)
-    _write(folder / f"{unit.top}.json", _json(description))
-    return verilog.yosys
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -111,10 +103,6 @@ def _replace(folder: Path, fresh: Path, old: Path) -> None:
 def _hashes(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

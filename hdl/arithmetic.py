@@ -1,6 +1,6 @@
 """Arithmetic shared by the units; every intermediate width is exact, nothing truncates silently.
 
-The functions that need intermediate signals take the module ``m`` and add combinational logic to it.
+Functions that need intermediate signals take the module ``m`` and add combinational logic to it.
 """
 
 from amaranth.hdl import *

@@ -1,5 +1,7 @@
 """One lane: four multipliers, byte alignment into the window, accumulators and drain registers."""
 
+from itertools import pairwise
+
 from amaranth.hdl import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -182,7 +184,7 @@ class Lane(wiring.Component):
             columns.append(column)
 
         m.d.comb += self.o_drained.eq(columns[0].drained)
-        for column, following in zip(columns, columns[1:], strict=False):
+        for column, following in pairwise(columns):
             m.d.comb += column.i_drained.eq(following.drained)
         m.d.comb += columns[-1].i_drained.eq(self.i_drained)
         with m.If(self.drain_wide):

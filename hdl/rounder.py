@@ -197,7 +197,7 @@ class Packer(wiring.Component):
                         is_nan.eq(s1.nan | (0 if fmt.ieee else overflows & ~s1.saturate)),
                         beyond.eq(Mux(s1.saturate, fmt.max_finite_bits,
                                       fmt.infinity_bits if fmt.ieee else fmt.nan_bits)),
-                        sign[fmt.width - 1].eq(s1.negative),
+                        sign.eq(s1.negative << (fmt.width - 1)),
                         canonical.eq(fmt.nan_bits),
                     ]
         bits = Mux(is_nan, canonical, sign | Mux(overflows, beyond, magnitude))

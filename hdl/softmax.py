@@ -50,7 +50,7 @@ class Softmax(wiring.Component):
 
     Timing
     ------
-    One beat per cycle, in and out at once; no bubble between operations, nor between rows of as many
+    One beat per cycle, in and out at once; no bubble between operations or between rows of as many
     beats. A row's first beat comes out ``softmax_latency(lanes)`` = 11 + log2(lanes) cycles after
     its last went in, 3 after its sum is final, or else right behind the row before. ``i.ready``
     falls while no operation waits; while ``o`` is stalled and the buffer (a row of ``max_length``

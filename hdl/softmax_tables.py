@@ -89,7 +89,7 @@ def exp2_table(segments: int = 64) -> Table:
         segments, FRACTION_WIDTH, VALUE_WIDTH - 1, falling=False,
         function=lambda f: (f * _LN2).exp(),
         tangent=lambda slope: (slope / _LN2).ln() / _LN2,
-        goal=Fraction(1, 33) / segments ** 2)
+        goal=Fraction(1, 33))
 
 
 @cache
@@ -103,7 +103,7 @@ def reciprocal_table(segments: int = 128) -> Table:
         segments, ROW_FRACTION_WIDTH, VALUE_WIDTH, falling=True,
         function=lambda f: 1 / (1 + f),
         tangent=lambda slope: 1 / (-slope).sqrt() - 1,
-        goal=Fraction(1, 8) / segments ** 2)
+        goal=Fraction(1, 8))
 
 
 def probability_error(exp2: Table, reciprocal: Table, length: int) -> Fraction:
@@ -131,7 +131,8 @@ def _interpolate(segments: int, fraction_width: int, unit_width: int, *, falling
     """The table of a convex function of f in [0, 1): chords, each lowered by half its sag.
 
     ``tangent`` gives the f at which the function has a slope; there a line over it deviates most.
-    The bound is proved from the integers of the table and must meet ``goal`` plus rounding.
+    The bound is proved from the integers of the table, and must meet ``goal`` / segments^2 and two
+    roundings.
     """
     if not isinstance(segments, int):
         raise TypeError(f"the number of segments is an integer; got {segments!r}")
@@ -163,7 +164,7 @@ def _interpolate(segments: int, fraction_width: int, unit_width: int, *, falling
         value_at_least = min(function(Decimal(0)), function(Decimal(1)))
         bound = Fraction(error) + Fraction(1, 2 ** (unit_width + 1)) / Fraction(value_at_least)
         bound = Fraction(-((-bound.numerator << 40) // bound.denominator), 1 << 40)
-    if bound > goal + Fraction(1, 2 ** (VALUE_WIDTH - 1)):
+    if bound > goal / segments ** 2 + Fraction(1, 2 ** (VALUE_WIDTH - 1)):
         raise AssertionError(f"a table of {segments} segments errs by {float(bound):.3g}")
     return Table(low_width=low_width, falling=falling, bases=tuple(bases), slopes=tuple(slopes),
                  error=bound)

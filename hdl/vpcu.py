@@ -194,7 +194,8 @@ class Vpcu(wiring.Component):
 
     def _drain(self, m, rounder, moves, step, head):
         """Hand the captured sums to the rounder, one per cycle."""
-        s9_step, s9_left = Signal(Step), Signal(range(self.geometry.lanes * self.geometry.columns + 1))
+        s9_step = Signal(Step)
+        s9_left = Signal(range(self.geometry.lanes * self.geometry.columns + 1))
         with m.If(moves & step.capture):
             m.d.sync += [s9_step.eq(step), s9_left.eq(self._columns(step.wide))]
         with m.Elif(moves & (s9_left != 0)):

@@ -15,8 +15,11 @@ For operation t with K indices of its tile, T columns, and rows of work c (the s
 - the last result leaves at  e + 13 + T.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,9 +57,10 @@ def gemm_cycles(config: Configuration, a_nonzero: Tensor, b_special: Tensor | No
     config : Configuration
         The engine's.
     a_nonzero : Tensor
-        bool [M, K]: where A is not zero.
+        bool [M, K]: where A is not zero; or [B, M, K], a batch of products one after the other.
     b_special : Tensor or None
-        bool [K, N]: where B is infinite or NaN; None if nowhere, and then ``columns`` is N.
+        bool [K, N] or [B, K, N]: where B is infinite or NaN; None if nowhere, and then ``columns``
+        is N.
     formats : tuple
         Formats of A and B.
     columns : int, optional
@@ -67,73 +71,121 @@ def gemm_cycles(config: Configuration, a_nonzero: Tensor, b_special: Tensor | No
     GemmWork
         All zero cycles if the result is empty.
     """
-    m, k = a_nonzero.shape
+    m, k = a_nonzero.shape[-2:]
     if b_special is not None:
-        n = b_special.shape[1]
+        n = b_special.shape[-1]
     elif columns is not None:
         n = columns
     else:
         raise ValueError("columns is N of the product where b_special is None; got None")
-    width = tile_columns(config, (lookup(formats[0]), lookup(formats[1])))
     if not m or not n:
         return GemmWork(0, 0, 0)
-    tiles = -(-n // width)
+    total = a_nonzero.shape[:-2].numel() * m * k * n
+    if b_special is None:
+        width = tile_columns(config, (lookup(formats[0]), lookup(formats[1])))
+        rows = _rows(a_nonzero, pieces(k, config.vpcu.b_depth), width)
+        cycles = _cycles(config, k, [rows] * -(-n // width), width)
+        return GemmWork(cycles, rows.elements * n, total - rows.elements * n)
+    batch = a_nonzero if a_nonzero.dim() == 3 else a_nonzero.unsqueeze(0)
+    specials = b_special.expand(len(batch), k, n)
+    works = [_with_specials(config, *pair, formats)
+             for pair in zip(batch, specials, strict=True)]
+    performed = sum(work.products for work in works)
+    return GemmWork(sum(work.cycles for work in works), performed, total - performed)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the rows of A cost in one tile.
+
+    ``operations`` are the issued ones: (work of the first row, cycles of the others, whether it
+    drains); work and cycles are ints, or int64 arrays over a batch. ``elements`` counts those of A
+    that are multiplied.
+    """
+
+    operations: list[tuple[Any, Any, bool]]
+    elements: int
+
+
+def _with_specials(config: Configuration, counts: Tensor, special: Tensor,
+                   formats: tuple[str | Format, str | Format]) -> GemmWork:
+    """The work of one product [M, K] whose B [K, N] may hold infinities and NaN."""
+    (m, k), n = counts.shape, special.shape[1]
+    width = tile_columns(config, (lookup(formats[0]), lookup(formats[1])))
     cuts = pieces(k, config.vpcu.b_depth)
-    forced = None
-    if b_special is not None and bool(b_special.any()):
-        padded = torch.nn.functional.pad(b_special, (0, tiles * width - n))
-        forced = padded.reshape(k, tiles, width).any(2)
-
-    clock = _Clock(config.vpcu.lanes, width)
-    plain = _work(a_nonzero, cuts) if forced is None or not forced.any(0).all() else None
-    performed = 0
-    for tile in range(tiles):
-        row_work = plain
-        if forced is not None and forced[:, tile].any():
-            row_work = _work(a_nonzero | forced[:, tile], cuts)
-        assert row_work is not None
-        work, elements = row_work
-        performed += elements * min(width, n - tile * width)
-        if len(cuts) == 1:
-            for part in work[:, 0].split(MOST_ROWS):
-                clock.run(k, int(part[0]), int(part[1:].clamp(min=width).sum()))
+    padded = torch.nn.functional.pad(special, (0, -n % width))
+    forced = padded.reshape(k, -(-n // width), width).any(2)
+    plain = None
+    tiles, performed = [], 0
+    for tile, hit in enumerate(forced.any(0).tolist()):
+        if hit:
+            rows = _rows(counts | forced[:, tile], cuts, width)
         else:
-            for row in work.tolist():
-                for (low, high), cost in zip(cuts, row, strict=True):
-                    clock.run(high - low, cost, 0, drains=high == k)
-    return GemmWork(clock.issued + RESULT_LATENCY + width, performed, m * k * n - performed)
+            rows = plain = plain or _rows(counts, cuts, width)
+        tiles.append(rows)
+        performed += rows.elements * min(width, n - tile * width)
+    return GemmWork(_cycles(config, k, tiles, width), performed, m * k * n - performed)
 
 
-def _work(counts: Tensor, cuts: list[tuple[int, int]]) -> tuple[Tensor, int]:
-    """Cycles of each row in each piece [M, pieces], and how many elements count in all."""
-    m, k = counts.shape
+def _cycles(config: Configuration, k: int, tiles: Sequence[_Rows], width: int) -> int:
+    """Cycles of a product, or of a batch of them one after the other, tile by tile."""
+    clock = _Clock(config.vpcu.lanes, width)
+    depth = [high - low for low, high in pieces(k, config.vpcu.b_depth)]
+    for rows in tiles:
+        for place, (first, others, drains) in enumerate(rows.operations):
+            clock.run(depth[place % len(depth)], first, others, drains=drains)
+    return int(np.sum(clock.issued + RESULT_LATENCY + width))
+
+
+def _rows(counts: Tensor, cuts: list[tuple[int, int]], width: int) -> _Rows:
+    """What the rows [M, K] cost in one tile, or those of a batch [B, M, K]."""
+    k = counts.shape[-1]
     windows = -(-k // WINDOW) or 1
     padded = torch.nn.functional.pad(counts, (0, windows * WINDOW - k))
-    found = padded.reshape(m, windows, WINDOW).sum(2)
+    found = padded.unflatten(-1, (windows, WINDOW)).sum(-1, dtype=torch.int32)
     costs = found.clamp(min=1)
     per_piece = windows if len(cuts) == 1 else cuts[0][1] // WINDOW
     costs = torch.nn.functional.pad(costs, (0, -windows % per_piece))
-    return costs.reshape(m, -1, per_piece).sum(2), int(found.sum())
+    work = costs.unflatten(-1, (-1, per_piece)).sum(-1)
+    operations: list[tuple[Any, Any, bool]] = []
+    if len(cuts) == 1:
+        for part in work[..., 0].split(MOST_ROWS, -1):
+            others = part[..., 1:].clamp(min=width).sum(-1)
+            operations.append((_plain(part[..., 0]), _plain(others), True))
+    else:
+        drains = [high == cuts[-1][1] for _, high in cuts]
+        for row in _plain(work.movedim((-2, -1), (0, 1))):
+            operations += zip(row, [0] * len(cuts), drains, strict=True)
+    return _Rows(operations, int(found.sum()))
+
+
+def _plain(x: Tensor) -> Any:
+    """Ints, in lists if nested, where there is no batch; else an array, the batch last."""
+    return x.tolist() if x.dim() in (0, 2) else x.numpy()
 
 
 class _Clock:
-    """The recurrence of the module's docstring, operation by operation."""
+    """The recurrence of the module's docstring, operation by operation; in ints, or in arrays."""
 
     def __init__(self, lanes: int, width: int) -> None:
         self.lanes, self.width = lanes, width
-        self.accepted = 0        # when the loader can take the next operation
-        self.issued = NEVER      # last operand of the last operation
-        self.before = NEVER      # and of the one before
-        self.drained = NEVER     # last operand of the last row drained
+        self.accepted: Any = 0      # when the loader can take the next operation
+        self.issued: Any = NEVER    # last operand of the last operation
+        self.before: Any = NEVER    # and of the one before
+        self.drained: Any = NEVER   # last operand of the last row drained
 
-    def run(self, k: int, first: int, others: int, *, drains: bool = True) -> None:
+    def run(self, k: int, first: Any, others: Any, *, drains: bool = True) -> None:
         """One operation: work of its first row, and cycles of its other rows."""
-        start = max(self.accepted, self.before + RELEASE_LATENCY)
+        start = _later(self.accepted, self.before + RELEASE_LATENCY)
         words = self.lanes * (k + 1)
         self.accepted = start + words + 1
         ready = start + words + LOAD_LATENCY
-        end = max(self.issued, ready + ISSUE_LATENCY - 1) + first
+        end = _later(self.issued, ready + ISSUE_LATENCY - 1) + first
         if drains:
-            end = max(end, self.drained + self.width)
+            end = _later(end, self.drained + self.width)
             self.drained = end + others
         self.before, self.issued = self.issued, end + others
+
+
+def _later(a: Any, b: Any) -> Any:
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else np.maximum(a, b)

@@ -217,15 +217,9 @@ class EmulatorDevice(Device):
         from .cycles import gemm_cycles
         nonzero = a.values.to(torch.bool)
         special = None if b.finite else ~b.values.isfinite()
-        counts |= {"calls": 1, "cycles": 0, "products": 0, "products_skipped": 0}
-        batched = nonzero if nonzero.dim() == 3 else nonzero.unsqueeze(0)
-        for index, mask in enumerate(batched):
-            bad = special if special is None or special.dim() == 2 else special[index]
-            work = gemm_cycles(self.config, mask, bad, formats,
-                               columns=b.values.shape[-1])
-            counts["cycles"] += work.cycles
-            counts["products"] += work.products
-            counts["products_skipped"] += work.products_skipped
+        work = gemm_cycles(self.config, nonzero, special, formats, columns=b.values.shape[-1])
+        counts |= {"calls": 1, "cycles": work.cycles, "products": work.products,
+                   "products_skipped": work.products_skipped}
         bits = compressed_bits(nonzero, formats[0].width, self.config.zce.block)
         counts["bytes_in"] = (bits + 7) // 8 + b.values.numel() * formats[1].width // 8
         self._counters.add(counts)

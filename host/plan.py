@@ -103,7 +103,8 @@ def plan_gemm(a: Tensor, b: Tensor, formats: tuple[str, str], result: str, *,
                 words += heads + body
         else:
             operations += [operation(1, piece) for piece in cuts] * m
-            words += sum((heads + body[low * lanes:high * lanes] for low, high in cuts), []) * m
+            words += [word for low, high in cuts
+                      for word in heads + body[low * lanes:high * lanes]] * m
     row_items = [x & 0xFFFF for x in row_anchors.repeat_interleave(len(cuts)).tolist()]
     return Plan(operations=operations, b=words, rows=row_items * len(tiles),
                 masks=masks * len(tiles), values=values * len(tiles), shape=(m, n),
@@ -159,7 +160,7 @@ def _words(elements: Tensor, lanes: int) -> list[int]:
 
 def _compressed(a: Tensor, fmt: Format, cuts: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
     """The mask words and the value words of all rows, piece by piece."""
-    m, k = a.shape
+    k = a.shape[1]
     padded = torch.nn.functional.pad(a, (0, -k % WORD_WIDTH if k else WORD_WIDTH))
     nonzero = is_nonzero(padded, fmt)
     bits = nonzero.reshape(-1, WORD_WIDTH).to(torch.int64) << torch.arange(WORD_WIDTH)

@@ -4,6 +4,7 @@ Each verb lives in a module of its own, imported only when it is used: ``exactum
 once and needs nothing but click.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -65,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     try:
         code = _exactum.main(arguments, prog_name="exactum", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; spare Python's own complaint at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = 2

@@ -113,9 +113,7 @@ def verb(function: Callable[..., int | None]) -> Callable[..., int]:
                                 f"pip install 'exactum[{_EXTRAS[package]}]'")
             found.__cause__ = error
         except BrokenPipeError:
-            # The reader (`| head`) has seen enough; spare Python's own complaint at exit.
-            sys.stdout = None  # type: ignore[assignment]
-            return 0
+            raise  # click and main leave quietly
         except OSError as error:
             found = UsageError("X114", f"{str(error.filename)!r} cannot be used: {error.strerror}",
                                "choose another path or correct its permissions")

@@ -1,4 +1,4 @@
-"""Handwritten digits: a classifier of three linear layers on scikit-learn's bundled 8 x 8 images."""
+"""Handwritten digits: three linear layers learn scikit-learn's bundled 8 x 8 images."""
 
 import numpy as np
 import torch

@@ -14,8 +14,12 @@ from .training import Batch, CrossEntropy, Task
 __all__ = ["Transformer", "text_task"]
 
 # Long-standing single-file modules; the held-out ones are never trained on.
-_MODULES = ["argparse", "ast", "bdb", "calendar", "cmd", "codecs", "configparser", "csv", "datetime", "difflib", "doctest", "enum", "fractions", "functools", "gettext", "heapq", "inspect", "ipaddress", "mailbox", "optparse", "os", "pdb", "pickle", "pprint", "random", "shutil", "socket", "statistics", "subprocess", "tarfile", "tempfile", "textwrap"]
-_HELD_OUT = ["threading", "tokenize", "traceback", "typing"]
+_MODULES = (
+    "argparse", "ast", "bdb", "calendar", "cmd", "codecs", "configparser", "csv", "datetime",
+    "difflib", "doctest", "enum", "fractions", "functools", "gettext", "heapq", "inspect",
+    "ipaddress", "mailbox", "optparse", "os", "pdb", "pickle", "pprint", "random", "shutil",
+    "socket", "statistics", "subprocess", "tarfile", "tempfile", "textwrap")
+_HELD_OUT = ("threading", "tokenize", "traceback", "typing")
 
 _ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 _LENGTH, _BATCH, _WIDTH, _HEADS, _BLOCKS = 64, 16, 64, 2, 2
@@ -24,6 +28,8 @@ _TEST_BATCHES = 8
 
 class Attention(nn.Module):
     """Causal self-attention, written out: two batched products with a softmax between them."""
+
+    future: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +94,7 @@ class Transformer(nn.Module):
         return self.readout(self.norm(x))
 
 
-def _read(folder: Path, modules: list[str]) -> str:
+def _read(folder: Path, modules: tuple[str, ...]) -> str:
     """The sources of the modules, one after the other; one this Python lacks is left out."""
     files = [folder / f"{name}.py" for name in modules]
     sources = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
@@ -132,7 +138,9 @@ def text_task(*, seed: int, steps: int) -> Task:
     def held_out_loss(model: nn.Module) -> float:
         return sum(loss(model(x), target).item() for x, target in tests) / len(tests)
 
-    facts = {"characters": len(train), "sha256": hashlib.sha256(source.encode()).hexdigest(),
-             "unigram entropy": round(_entropy(train), 4), "context": _LENGTH, "batch": _BATCH,
-             "steps": steps}
+    facts: dict[str, int | float | str] = {
+        "characters": len(train), "sha256": hashlib.sha256(source.encode()).hexdigest(),
+        "unigram entropy": round(_entropy(train), 4), "context": _LENGTH, "batch": _BATCH,
+        "steps": steps,
+    }
     return Task("text", batches, Transformer, held_out_loss, learning_rate=5e-3, facts=facts)

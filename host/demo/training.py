@@ -6,7 +6,7 @@ them is neither timed nor offloaded.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -52,7 +52,7 @@ class Task:
         Largest learning rate; it rises for the first fifth of the steps and then falls to zero.
     averaging : float
         Decay of the running average of the weights which is evaluated; 0 evaluates the last ones.
-    facts : dict
+    facts : mapping
         What results.json says of the data.
     """
 
@@ -62,7 +62,7 @@ class Task:
     evaluate: Callable[[nn.Module], float]
     learning_rate: float
     averaging: float = 0.0
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["DTYPES", "OFFLOADED", "WATCHED", "Call", "Product", "Softmax", "SoftmaxBackward", "Watched"]
+__all__ = ["DTYPES", "OFFLOADED", "WATCHED", "Call", "Product", "Softmax", "SoftmaxBackward",
+           "Watched"]
 
 # dtypes whose tensors may be offloaded, and the format that a result then has
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import Any
 
 import matplotlib
 from jinja2 import Environment, StrictUndefined
@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from .report import Report, Row
+from .tables import duration, short
 
 __all__ = ["render"]
 
@@ -49,30 +50,13 @@ def render(report: Report, *, figures: Sequence[tuple[str, Figure, str]] = (),
                               lstrip_blocks=True)
     environment.filters["percent"] = lambda share: f"{share:.1%}"
     environment.filters["count"] = lambda number: f"{number:,}"
-    environment.filters["short"] = _short
-    environment.filters["duration"] = _duration
+    environment.filters["short"] = short
+    environment.filters["duration"] = duration
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         report=report, title=title, intro=intro,
         figures=[(name, _inline(figure, number), caption)
                  for number, (name, figure, caption) in enumerate(pictures)])
-
-
-def _short(number: float) -> str:
-    """Three digits and a thousands' letter: 12,345,678 is 12.3 M."""
-    for letter in ("", " k", " M", " G"):
-        if abs(number) < 999.5:
-            digits = 0 if not letter else 2 if number < 9.995 else 1 if number < 99.95 else 0
-            return f"{number:.{digits}f}{letter}"
-        number /= 1000
-    return f"{number:,.1f} T"
-
-
-def _duration(seconds: float) -> str:
-    for unit, scale in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
-        if seconds * scale >= 1:
-            return f"{seconds * scale:.3g} {unit}"
-    return f"{seconds * 1e9:.3g} ns" if seconds else "0"
 
 
 def _inline(figure: Figure, number: int) -> Markup:
@@ -98,7 +82,7 @@ def _gather(rows: Sequence[Row], counters: tuple[str, str]) -> dict[str, list[in
     return sums
 
 
-def _bars(count: int) -> tuple[Figure, "matplotlib.axes.Axes"]:
+def _bars(count: int) -> tuple[Figure, Any]:
     figure = Figure(figsize=(6.6, 1.0 + 0.26 * count), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -155,8 +155,7 @@ def _is_role_mapping(mapping: Mapping[str, str]) -> bool:
 def scale_exponent(x: Tensor, name: str) -> int:
     """The largest s for which 2^s times the largest finite magnitude of x does not overflow.
 
-    0 for a tensor of zeros. 2^s stays within fp32, so magnitudes under 2^-118 are not brought all
-    the way up.
+    0 for a tensor of zeros.
     """
     low, high = (float(v) for v in torch.aminmax(x.detach()))
     largest = max(-low, high)
@@ -167,5 +166,4 @@ def scale_exponent(x: Tensor, name: str) -> int:
         return 0
     mantissa, exponent = math.frexp(largest)
     top_mantissa, top_exponent = math.frexp(max_finite(lookup(name)))
-    room = top_exponent - exponent - (mantissa > top_mantissa)
-    return min(room, 126)
+    return top_exponent - exponent - (mantissa > top_mantissa)

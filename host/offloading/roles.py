@@ -30,7 +30,8 @@ class Layers:
     """Names of the modules that are running, as in ``named_modules`` of the outermost one.
 
     The outermost module itself goes by its class. Of a second outermost module the names are
-    prefixed with its class, so that two networks in one session stay apart.
+    prefixed with its class, so that two networks in one session stay apart. What torch.compile has
+    compiled belongs to the module around it.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,8 @@ class Layers:
             return self._local.stack
 
     def _enter(self, module: nn.Module, _: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         stack = self._stack()
         name = self._names.get(module)
         if name is None:
@@ -69,9 +72,11 @@ class Layers:
 
     def _name_all(self, root: nn.Module, prefix: str) -> None:
         for name, module in root.named_modules():
-            self._names.setdefault(module, prefix + name)
+            self._names.setdefault(module, prefix + name.replace("_orig_mod.", ""))
 
     def _leave(self, _: nn.Module, __: Any, ___: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         stack = self._stack()
         if stack:
             stack.pop()
@@ -92,13 +97,19 @@ class _Operand:
         return self._address == x.data_ptr() and self._storage() is not None
 
 
+class _Operands(NamedTuple):
+    """What a forward product has read."""
+
+    left: _Operand
+    right: _Operand
+    sizes: tuple[int, ...]
+
+
 class _Note(NamedTuple):
     """A forward call that autograd may come back to."""
 
     layer: str
-    left: _Operand | None = None
-    right: _Operand | None = None
-    sizes: tuple[int, ...] = ()
+    operands: _Operands | None = None
 
 
 class Roles:
@@ -130,8 +141,10 @@ class Roles:
             if node is None:
                 self._remember(call)
                 return OpContext(op, layer, "forward", call.sizes)
-            known = note is not None and note.left is not None
-            role, gradient = _by_note(call, note) if known else self._by_storage(call)
+            if note is not None and note.operands is not None:
+                role, gradient = _by_note(call, note.operands)
+            else:
+                role, gradient = self._by_storage(call)
             return OpContext(op, layer, role, call.sizes, gradient)
         if isinstance(call, Softmax):
             self._leave_note(_Note(layer), (call.x,))
@@ -163,41 +176,46 @@ class Roles:
         left, right = product.left, product.right
         self._side[left.untyped_storage()] = "weight-gradient"
         self._side[right.untyped_storage()] = "data-gradient"
-        self._leave_note(_Note(self.layers.current, _Operand(left), _Operand(right), product.sizes),
-                         (left, right, product.addend))
+        operands = _Operands(_Operand(left), _Operand(right), product.sizes)
+        self._leave_note(_Note(self.layers.current, operands), (left, right, product.addend))
 
     def _by_storage(self, product: Product) -> tuple[Role, tuple[bool, bool]]:
-        """Role and gradients of a backward product without a note: what forward read is data."""
+        """Role and gradients of a backward product without a note: what forward read is data.
+
+        If that cannot tell them apart (compiled code may keep a gradient where an activation has
+        been), both count as gradients, whose formats reach further.
+        """
         left = self._side.get(product.left.untyped_storage())
         right = self._side.get(product.right.untyped_storage())
-        if (left is None) == (right is None):
-            return "backward", (left is None, right is None)
-        return left or right or "backward", (left is None, right is None)
+        if left is not None and right is None:
+            return left, (False, True)
+        if right is not None and left is None:
+            return right, (True, False)
+        return "backward", (True, True)
 
 
-def _by_note(product: Product, note: _Note) -> tuple[Role, tuple[bool, bool]]:
+def _by_note(product: Product, met: _Operands) -> tuple[Role, tuple[bool, bool]]:
     """Role and gradients of a backward product of the forward product ``left @ right``.
 
     The gradient of ``left`` is ``G @ right^T``, of ``right`` it is ``left^T @ G``, so the operand
     met in forward tells. Recomputed or moved activations (checkpoints, saved-tensor hooks) are not
     met again; then the result's shape tells, and the operand order that autograd uses.
     """
-    assert note.left is not None and note.right is not None
-    if note.right.is_in(product.left):
+    if met.right.is_in(product.left):
         return "data-gradient", (False, True)
-    if note.right.is_in(product.right):
+    if met.right.is_in(product.right):
         return "data-gradient", (True, False)
-    if note.left.is_in(product.left):
+    if met.left.is_in(product.left):
         return "weight-gradient", (False, True)
-    if note.left.is_in(product.right):
+    if met.left.is_in(product.right):
         return "weight-gradient", (True, False)
-    *_, rows, k, columns = note.sizes
-    shape = product.result_shape[-2:]
-    if shape == ((columns, k) if note.right.columns else (k, columns)):
-        gradient_left = note.right.columns
+    *_, rows, k, columns = met.sizes
+    shape = (product.left.shape[-2], product.right.shape[-1])
+    if shape == ((columns, k) if met.right.columns else (k, columns)):
+        gradient_left = met.right.columns
         return "weight-gradient", (gradient_left, not gradient_left)
-    if shape == ((k, rows) if note.left.columns else (rows, k)):
-        gradient_left = not note.left.columns
+    if shape == ((k, rows) if met.left.columns else (rows, k)):
+        gradient_left = not met.left.columns
         return "data-gradient", (gradient_left, not gradient_left)
     return "backward", (True, True)
 

@@ -45,7 +45,8 @@ class Overrides:
         self._libraries[name] = library
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Warning only once for all operators")
-            library.impl(name, route(native), "CPU", with_keyset=True)
+            # Dynamo would otherwise compile the route where a graph is broken.
+            library.impl(name, torch.compiler.disable(route(native)), "CPU", with_keyset=True)
 
     def remove(self) -> None:
         """PyTorch's own kernels again. A library takes its kernel along when it goes."""

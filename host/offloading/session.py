@@ -5,15 +5,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ...gen.errors import UsageError, nearest
-from ...hdl.formats import FORMATS
+from ...hdl.formats import FORMATS, FP32
 from ..numerics import quantize
-from .ops import DTYPES, OFFLOADED, WATCHED, Call, Product, Softmax, SoftmaxBackward, Watched
+from .ops import DTYPES, OFFLOADED, WATCHED, Call, Product, Softmax, SoftmaxBackward
 from .policy import Choice, OpContext, Policy, policy_from, scale_exponent
 from .report import COUNTERS, Fallback, Report, Row
 from .roles import Roles
@@ -116,10 +117,9 @@ class Session:
         try:
             self._roles = Roles()
             for name in OFFLOADED:
-                self._overrides.put(name, lambda native, name=name: self._offloader(name, native))
-            for name, watched in WATCHED.items():
-                self._overrides.put(name, lambda native, name=name, watched=watched:
-                                    self._watcher(name, watched, native))
+                self._overrides.put(name, partial(self._offloader, name))
+            for name in WATCHED:
+                self._overrides.put(name, partial(self._watcher, name))
         except BaseException:
             self._stop()
             raise
@@ -146,8 +146,10 @@ class Session:
             return native(keyset, *arguments, **options)
         return route
 
-    def _watcher(self, name: str, watched: Watched, native: Native) -> Callable[..., Any]:
+    def _watcher(self, name: str, native: Native) -> Callable[..., Any]:
         """The route of an operation that is only counted."""
+        watched = WATCHED[name]
+
         def route(keyset: Any, *arguments: Any, **options: Any) -> Any:
             if not _bypass.get():
                 self._count_fallback(name, watched.reason, arguments,
@@ -244,8 +246,14 @@ def _run_product(device: "Device", call: Product, choice: Choice) -> Tensor:
 
 def _scaled(x: Tensor, name: str, scaled: bool) -> tuple[Tensor, int]:
     """An operand times a power of two, and that power's exponent."""
+    x = x.detach()
     shift = scale_exponent(x, name) if scaled else 0
-    return (x.detach().float() * 2.0 ** shift if shift else x.detach()), shift
+    if not shift:
+        return x, 0
+    x = x.float() * 2.0 ** min(shift, FP32.max_exponent)
+    if shift > FP32.max_exponent:  # of a tensor of fp32 subnormals: not one fp32 factor
+        x.mul_(2.0 ** (shift - FP32.max_exponent))
+    return x, shift
 
 
 def _run_softmax(device: "Device", call: Softmax, choice: Choice) -> Tensor:

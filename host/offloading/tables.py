@@ -9,9 +9,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from .report import Report
 
-__all__ = ["report_tables"]
+__all__ = ["duration", "report_tables", "short"]
 
-_TEXT = {"overflow": "fold"}
 _NUMBER = {"justify": "right", "no_wrap": True}
 
 
@@ -20,20 +19,37 @@ def report_tables(report: "Report") -> Group:
     return Group(_offloaded(report), _fallbacks(report), _totals(report))
 
 
+def short(number: float) -> str:
+    """Three digits and a thousands' letter: 12,345,678 is 12.3 M."""
+    for letter in ("", " k", " M", " G"):
+        if abs(number) < 999.5:
+            digits = 0 if not letter else 2 if number < 9.995 else 1 if number < 99.95 else 0
+            return f"{number:.{digits}f}{letter}"
+        number /= 1000
+    return f"{number:,.1f} T"
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit: 0.0123 is 12.3 ms."""
+    for unit, scale in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * scale >= 1:
+            return f"{seconds * scale:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns" if seconds else "0"
+
+
 def _offloaded(report: "Report") -> Table:
-    table = Table(title=f"Offloaded to {report.device}, precision {report.policy}",
-                  box=box.SIMPLE_HEAD, title_justify="left")
-    for name in ("layer", "operation", "formats", "size"):
-        table.add_column(name, **_TEXT)
-    for name in ("calls", "products", "skipped", "cycles", f"ms at {report.clock_mhz:g} MHz",
-                 "saturated", "lost"):
+    table = Table(title=f"Offloaded to {report.device} at {report.clock_mhz:g} MHz, "
+                  f"precision {report.policy}", box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("layer", overflow="fold")
+    for name in ("operation", "formats", "size"):
+        table.add_column(name, no_wrap=True)
+    for name in ("calls", "products", "skipped", "cycles", "time", "saturated", "lost"):
         table.add_column(name, **_NUMBER)
     for row in report.rows:
         table.add_row(
-            row.layer or "–", row.title, row.formats, row.shape, f"{row.calls:,}",
-            f"{row.products:,}", f"{1 - row.density:.1%}", f"{row.cycles:,}",
-            f"{1e3 * report.seconds_of(row.cycles):,.3f}", f"{row.saturations:,}",
-            f"{row.lost:,}")
+            row.layer or "–", row.title, row.formats, row.shape, short(row.calls),
+            short(row.products), f"{1 - row.density:.1%}", short(row.cycles),
+            duration(report.seconds_of(row.cycles)), short(row.saturations), short(row.lost))
     return table
 
 
@@ -42,17 +58,17 @@ def _fallbacks(report: "Report") -> Table | str:
         return "Everything that matched was offloaded."
     table = Table(title="Not offloaded", box=box.SIMPLE_HEAD, title_justify="left")
     for name in ("layer", "operation"):
-        table.add_column(name, **_TEXT)
+        table.add_column(name, overflow="fold")
     for name in ("calls", "products"):
         table.add_column(name, **_NUMBER)
-    table.add_column("reason", **_TEXT)
+    table.add_column("reason", overflow="fold")
     for row in report.fallbacks:
-        table.add_row(row.layer or "–", row.op, f"{row.calls:,}", f"{row.products:,}", row.reason)
+        table.add_row(row.layer or "–", row.op, short(row.calls), short(row.products), row.reason)
     return table
 
 
 def _totals(report: "Report") -> str:
     cycles = report.total("cycles")
     return (f"{report.offloaded_share:.1%} of the products offloaded, {report.skipped_share:.1%} "
-            f"of those skipped; {cycles:,} cycles, {report.seconds_of(cycles):.3f} s at "
-            f"{report.clock_mhz:g} MHz; {report.total('seconds'):.3f} s here")
+            f"of those skipped; {cycles:,} cycles, {duration(report.seconds_of(cycles))} at "
+            f"{report.clock_mhz:g} MHz; {duration(report.total('seconds'))} here")

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 
 from ..gen.config import Configuration
 from ..gen.errors import SimulationError, ToolMissing
-from ..gen.generate import write_unit
 from ..gen.units import UNITS, Unit, select
+from ..gen.writing import write_unit
 
 __all__ = ["Case", "Result", "benches", "check_tools", "run"]
 

@@ -40,6 +40,9 @@ NAMED = (
     ("codes of both signs", [3e9, 4e9, -4e9, 1e30, 1e38, -1e38]),
     ("negative codes", [-3e9, -4e9, -2147483648.0, -1e30, -2147483904.0]),
     ("rounds in the tail of t", [2.0 ** -21, -(2.0 ** -21), 3 * 2.0 ** -22, 2.0 ** -30, -1e-38]),
+    ("only bits in the shifter break a tie, in e5m2", [0.0, -4.75, -0.125]),
+    ("the same in fp16", [0.0, -13.34375, -13.375]),
+    ("the same in bf16", [0.0, -10.6875, -0.640625]),
 )
 
 

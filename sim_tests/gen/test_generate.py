@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import shutil
 
 import pytest
 
 from exactum.gen import generate as module
+from exactum.gen import verilog, writing
 from exactum.gen.config import load, preset
-from exactum.gen.errors import ToolMissing, UsageError
+from exactum.gen.errors import ExactumError, ToolMissing, UsageError
 from exactum.gen.generate import generate
 from exactum.gen.manifest import read_manifest, verify_manifest
 from exactum.gen.units import UNITS, build
@@ -109,14 +111,14 @@ def test_folder_without_a_manifest_of_ours(text, tmp_path):
 def test_interrupted_run_leaves_the_last_good_one(tmp_path, monkeypatch):
     out = tmp_path / "out"
     before = contents(generate(TINY, out, ["skipper"]).folder)
-    emit = module.emit
+    wait = module.Writers.wait
 
-    def interrupted(unit, component, config):
+    def interrupted(self, unit):
         if unit.name == "decompressor":
             raise KeyboardInterrupt
-        return emit(unit, component, config)
+        return wait(self, unit)
 
-    monkeypatch.setattr(module, "emit", interrupted)
+    monkeypatch.setattr(module.Writers, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         generate(preset("small"), out, ["skipper", "decompressor"])
     assert contents(out) == before
@@ -173,6 +175,21 @@ def test_somebody_elses_work_is_left_alone(kind, tmp_path):
 def test_unknown_unit_is_named_with_the_nearest(tmp_path):
     with pytest.raises(UsageError, match=r"X213.*'skiper' \(did you mean `skipper`\?\)"):
         generate(TINY, tmp_path / "out", ["skiper"])
+
+
+def test_unit_that_cannot_be_written_is_named_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing.sys, "executable", shutil.which("false"))
+    with pytest.raises(ExactumError, match="X305: writing the Verilog of skipper failed: no mess"):
+        generate(TINY, tmp_path / "out", ["skipper"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_memories_that_start_with_one_value_are_filled_by_a_loop():
+    lines = "".join(f"    \\m$1 [{i}] = 8'h00;\n" for i in range(300))
+    mixed = "  initial begin\n    m[0] = 8'h01;\n    m[1] = 8'h00;\n  end\n"
+    assert verilog._tidy(f"  initial begin\n{lines}  end\n{mixed}") == (
+        "  initial begin : \\$fill$1\n    integer i;\n    for (i = 0; i < 300; i = i + 1)\n"
+        f"      \\m$1 [i] = 8'h00;\n  end\n{mixed}")
 
 
 def test_without_yosys_one_sentence(tmp_path, monkeypatch):

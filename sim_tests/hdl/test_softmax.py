@@ -141,4 +141,5 @@ class OneBin(softmax_sum.Merger):
 def test_a_fault_is_caught(monkeypatch, module, name, fault):
     monkeypatch.setattr(module, name, fault)
     with pytest.raises(AssertionError, match="assert"):
-        check(SMALL, [("fp32", "fp32", named_rows("fp32", SMALL["max_length"]))])
+        check(SMALL, [("fp32", result, named_rows("fp32", SMALL["max_length"]))
+                      for result in ("fp32", "fp16", "e5m2")])

@@ -50,18 +50,19 @@ def sparse(fmt, shape, random):
 
 def special(fmt, shape, random):
     """Ordinary, zero, NaN and Inf mixed."""
-    dice = torch.randint(0, 12, shape, generator=random)
+    dice = torch.randint(0, 40, shape, generator=random)
     sign = torch.randint(0, 2, shape, generator=random) << fmt.width - 1
     bits = torch.where(dice == 0, fmt.nan_bits, ordinary(fmt, shape, random))
-    bits = torch.where(dice == 1, sign | (fmt.infinity_bits if fmt.ieee else 0), bits)
-    return torch.where(dice == 2, sign, bits)
+    bits = torch.where((dice > 0) & (dice < 4), sign | (fmt.infinity_bits if fmt.ieee else 0), bits)
+    return torch.where(dice > 30, sign, bits)
 
 
 def cancelling(fmt, shape, random):
     """Terms, their opposites in the same order, and one small rest; pair with `repeating`."""
     bits, half = ordinary(fmt, shape, random), shape[-1] // 2
     bits[..., half:2 * half] = bits[..., :half] ^ 1 << fmt.width - 1
-    bits[..., -1] = torch.randint(1, 4, shape[:-1], generator=random)
+    tiny = 2.0 ** -30 if fmt.is_wide else 2.0 ** fmt.min_exponent
+    bits[..., -1] = to_bits(quantize(torch.randn(shape[:-1], generator=random) * tiny, fmt))
     return bits
 
 
@@ -80,8 +81,8 @@ def one_huge(fmt, shape, random):
 
 
 KINDS = [(any_bits, any_bits), (finite, finite), (ordinary, ordinary), (subnormal, finite),
-         (subnormal, subnormal), (sparse, sparse), (special, special), (cancelling, repeating),
-         (one_huge, one_huge), (one_huge, ordinary), (ordinary, sparse)]
+         (subnormal, subnormal), (sparse, sparse), (one_huge, ordinary), (cancelling, repeating),
+         (one_huge, one_huge), (special, special), (ordinary, sparse)]
 
 
 def check(a, b, pair, result, **options):
@@ -101,7 +102,7 @@ def check(a, b, pair, result, **options):
 def test_small_products_of_every_kind(pair):
     random = torch.Generator().manual_seed(pair[0].code.value * 5 + pair[1].code.value)
     results = itertools.cycle(FORMATS.values())
-    for kinds, k in zip(KINDS * 2, itertools.cycle([1, 2, 3, 5, 16, 31]), strict=False):
+    for kinds, k in zip(KINDS, itertools.cycle([1, 2, 33, 16, 5]), strict=False):
         a = kinds[0](pair[0], (4, k), random)
         b = kinds[1](pair[1], (3, k), random)
         for _ in range(3):
@@ -134,13 +135,17 @@ def test_results_overflow_as_asked(result, overflow):
             check(a, b, (fmt, fmt), result, overflow=overflow, exponent=exponent)
 
 
-@pytest.mark.parametrize(("pair", "k"), [
-    ((E4M3, E4M3), 32768), ((E5M2, E5M2), 768), ((FP16, E5M2), 4096), ((BF16, BF16), 4096),
-    ((FP32, FP32), 32768), ((FP32, E4M3), 768)], ids=lambda x: str(x) if isinstance(x, int) else "")
-def test_long_products(pair, k):
+@pytest.mark.parametrize(("pair", "k", "kinds"), [
+    ((E4M3, E4M3), 32768, (ordinary, ordinary)),
+    ((FP32, FP32), 32768, (cancelling, repeating)),
+    ((E5M2, E5M2), 768, (finite, finite)),
+    ((FP16, E5M2), 4096, (cancelling, repeating)),
+    ((BF16, BF16), 4096, (ordinary, ordinary)),
+    ((FP32, E4M3), 768, (ordinary, sparse)),
+], ids=lambda x: str(x) if isinstance(x, int) else "")
+def test_long_products(pair, k, kinds):
     random = torch.Generator().manual_seed(k)
-    check(ordinary(pair[0], (1, k), random), ordinary(pair[1], (1, k), random), pair, FP32)
-    check(cancelling(pair[0], (1, k), random), repeating(pair[1], (1, k), random), pair, FP32)
+    check(kinds[0](pair[0], (1, k), random), kinds[1](pair[1], (1, k), random), pair, FP32)
 
 
 @pytest.mark.parametrize("fmt", FORMATS.values(), ids=FORMATS)
@@ -205,7 +210,7 @@ def same(first, second):
 
 
 @given(products())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_order_of_terms_changes_nothing(case):
     names, a, b, random = case
     order = torch.randperm(a.shape[1], generator=random)
@@ -213,7 +218,7 @@ def test_the_order_of_terms_changes_nothing(case):
 
 
 @given(products(), st.integers(1, 70))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_inserted_zeros_change_nothing(case, zeros):
     names, a, b, random = case
     at = torch.randint(0, a.shape[1] + 1, (), generator=random)
@@ -224,7 +229,7 @@ def test_inserted_zeros_change_nothing(case, zeros):
 
 
 @given(products())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_rows_and_columns_are_independent(case):
     names, a, b, _ = case
     whole = exact_gemm(a, b, names)
@@ -238,12 +243,12 @@ def test_results_are_the_nearest_of_a_wide_sum(pair):
     """A second opinion on many outputs: integers in Python, not fractions."""
     random = torch.Generator().manual_seed(5)
     names = tuple(fmt.name for fmt in pair)
-    a, b = (from_bits(ordinary(fmt, (24, 33), random), fmt) for fmt in pair)
+    a, b = (from_bits(ordinary(fmt, (12, 33), random), fmt) for fmt in pair)
     got, lost = exact_gemm(a, b.t(), names)
     scale = 2.0 ** 149
     left, right = ([[int(v * scale) for v in row] for row in decode(x).double().tolist()]
                    for x in (a, b))
-    for m, n in itertools.product(range(24), repeat=2):
+    for m, n in itertools.product(range(12), repeat=2):
         exact = sum(x * y for x, y in zip(left[m], right[n], strict=True))
         nearest = oracle.encode(oracle.Fraction(exact, 1 << 298), FP32, "overflow")
         assert to_bits(got)[m, n] == nearest
