@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .config import Configuration, load
 from .describe import describe
@@ -90,8 +91,10 @@ def _write_apart(unit: Unit, config: Path, folder: Path) -> str:
 
 def _main() -> None:
     name, config, folder = sys.argv[1:]
+    unit, = select([name])
+    answer: dict[str, Any]
     try:
-        answer = {"yosys": write_unit(*select([name]), load(Path(config)), Path(folder))}
+        answer = {"yosys": write_unit(unit, load(Path(config)), Path(folder))}
     except ToolMissing as error:
         answer = {"missing": [error.code, error.message, error.hint]}
     print(json.dumps(answer))

@@ -113,7 +113,7 @@ FP32 = Format(name="fp32", code=FormatCode.FP32, exponent_width=8, mantissa_widt
 FORMATS = MappingProxyType({f.name: f for f in (E4M3, E5M2, FP16, BF16, FP32)})
 
 
-def lookup(name: str) -> Format:
+def lookup(name: str | Format) -> Format:
     """The format called ``name``; ValueError names the legal ones."""
     if isinstance(name, Format):
         return name

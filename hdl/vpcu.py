@@ -71,7 +71,7 @@ class Vpcu(wiring.Component):
 
     def __init__(self, *, lanes, formats, accumulator_width, max_k, b_depth, drains=1):
         self.geometry = Geometry(
-            lanes=lanes, formats=tuple(formats), accumulator_width=accumulator_width, max_k=max_k,
+            lanes=lanes, formats=formats, accumulator_width=accumulator_width, max_k=max_k,
             b_depth=b_depth, drains=drains)
         super().__init__({
             "i_operation": In(stream.Signature(Operation)),

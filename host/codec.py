@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..gen.errors import UsageError
 from ..hdl.formats import FORMATS
+from .masks import count_blocks
 
 __all__ = ["Compressed", "compress", "compress_cycles", "compressed_bits", "decompress",
            "decompress_cycles", "plain_words", "read_stream"]
@@ -176,9 +177,8 @@ def _nonzero_blocks(nonzero: Tensor, block: int) -> np.ndarray:
 
 def compressed_bits(nonzero: Tensor, element_width: int, block: int = 64) -> int:
     """Bits of the stream (without the padding of its last word) for a mask of non-zero elements."""
-    rows = _nonzero_blocks(nonzero, block)
-    sparse = block + rows.sum(axis=1) * element_width
-    return int((1 + np.minimum(sparse, block * element_width)).sum())
+    sparse = block + count_blocks(nonzero.reshape(-1), block) * element_width
+    return int(sparse.clamp_(max=block * element_width).sum()) + len(sparse)
 
 
 def _block_cycles(rows: np.ndarray, element_width: int) -> int:

@@ -41,7 +41,7 @@ def power_of_two(x: Tensor) -> Tensor:
     return (x.view(view) & torch.tensor(math.inf, dtype=x.dtype).view(view)).view(x.dtype)
 
 
-def round_grid(x: Tensor, fmt: Format, *, dtype: torch.dtype | None = None) -> Tensor:
+def round_grid(x: Tensor, fmt: Format) -> Tensor:
     """Round float32 or float64 values onto the grid of ``fmt``; the values stay in a carrier.
 
     Parameters
@@ -50,8 +50,11 @@ def round_grid(x: Tensor, fmt: Format, *, dtype: torch.dtype | None = None) -> T
         float32 or float64, any shape and layout; not changed.
     fmt : Format
         The format to round to.
-    dtype : torch.dtype, optional
-        Carrier of the result: float32, float64, or whichever is cheapest (None).
+
+    Returns
+    -------
+    Tensor
+        float32 or float64, whichever is the cheapest; ``x`` itself if it is fp32 that stays so.
 
     Numerics
     --------
@@ -59,17 +62,13 @@ def round_grid(x: Tensor, fmt: Format, *, dtype: torch.dtype | None = None) -> T
     beyond it (`encode` tells what becomes of them). NaN stays NaN. The sign of zero is *not* kept.
     """
     if fmt is FP32:  # IEEE 754's own conversion; beyond the largest finite value that is Inf
-        return x.to(dtype or torch.float32)
+        return x.to(torch.float32)
     if x.dtype == torch.float32 and fmt.is_wide:
         x = x.to(torch.float64)  # the added constant would not fit float32
     mantissa = 23 if x.dtype == torch.float32 else 52
     ulp = power_of_two(x).clamp_(2.0 ** fmt.min_exponent, 2.0 ** (fmt.max_exponent + 1))
     constant = 1.5 * 2.0 ** (mantissa - fmt.mantissa_width)
-    shifted = torch.add(x, ulp, alpha=constant)
-    if dtype is None or dtype == x.dtype:
-        return shifted.sub_(ulp, alpha=constant)
-    out = torch.empty_like(x, dtype=dtype)
-    return torch.sub(shifted, ulp, alpha=constant, out=out)
+    return torch.add(x, ulp, alpha=constant).sub_(ulp, alpha=constant)
 
 
 def encode(grid: Tensor, fmt: Format, overflow: str, sign: Tensor | None = None) -> Tensor:
@@ -187,18 +186,15 @@ def operand(x: Tensor, fmt: Format) -> Operand:
     if x.dtype == torch_dtype(fmt):
         values = decode(x)
         return Operand(values.to(torch.float64), _largest_magnitude(values) < math.inf, 0)
-    grid = round_grid(_carrier(x), fmt, dtype=torch.float64)
-    bound = _largest_magnitude(grid)
-    largest, saturations = max_finite(fmt), 0
-    if not bound <= largest:
-        beyond = grid.abs() > largest
-        if fmt.width == 8:
-            saturations = int(beyond.sum())
-            grid.clamp_(-largest, largest)
-            bound = _largest_magnitude(grid)
-        else:
-            grid = torch.where(beyond, torch.copysign(grid.new_tensor(math.inf), grid), grid)
-    return Operand(grid, bound <= largest, saturations)
+    x = _carrier(x)
+    grid, largest = round_grid(x, fmt).to(torch.float64), max_finite(fmt)
+    if _largest_magnitude(x) <= largest:
+        return Operand(grid, True, 0)
+    beyond = grid.abs() > largest
+    clamped = fmt.width == 8
+    grid.masked_fill_(beyond & (grid > 0), largest if clamped else math.inf)
+    grid.masked_fill_(beyond & (grid < 0), -largest if clamped else -math.inf)
+    return Operand(grid, _largest_magnitude(grid) <= largest, int(beyond.sum()) if clamped else 0)
 
 
 def checked_format(format: str | Format) -> Format:

@@ -68,34 +68,34 @@ class Window:
         products of an output at once: each becomes at least 1 if it loses a bit, else so little
         that all of them together stay under 1/2.
         """
-        row_depth, column_depth = (_exponent(s.anchor / s.grain) for s in (self.rows, self.columns))
-        if not row_depth.numel() or not column_depth.numel():
+        depths = [_exponent(s.anchor / s.grain) for s in (self.rows, self.columns)]
+        if not all(depth.numel() for depth in depths):
             return None
-        doubtful_rows = row_depth + column_depth.amax() > self.depth
-        doubtful_columns = row_depth.amax() + column_depth > self.depth
-        if not doubtful_rows.any() or not doubtful_columns.any():
+        rows = _somewhere(depths[0] + depths[1].amax() > self.depth)
+        columns = _somewhere(depths[1] + depths[0].amax() > self.depth)
+        if not len(rows) or not len(columns):
             return None
-        pick_rows = doubtful_rows.flatten(0, -2).any(0) if row_depth.dim() > 1 else doubtful_rows
-        pick_columns = (doubtful_columns.flatten(0, -2).any(0) if row_depth.dim() > 1
-                        else doubtful_columns)
-        row_index, column_index = pick_rows.nonzero()[:, 0], pick_columns.nonzero()[:, 0]
-        deep_a = _depths(self.a[..., row_index, :], self.rows.anchor[..., row_index, None])
-        deep_b = _depths(self.b[..., :, column_index], self.columns.anchor[..., None, column_index])
-        limit = self.depth + 1
-        base = min(16, 2000 // limit)          # a depth weighs 2^base times the one above it
-        half = limit // 2
-        found = torch.zeros(*deep_a.shape[:-1], deep_b.shape[-1], dtype=torch.bool)
-        step = 1 << base - 1
-        for start in range(0, self.a.shape[-1], step):
-            part_a, part_b = deep_a[..., start:start + step], deep_b[..., start:start + step, :]
-            weight_a = _weights(part_a.clamp(max=limit) - half, base)
-            weight_b = _weights(part_b.clamp(max=limit) - (limit - half), base)
-            found |= torch.matmul(weight_a, weight_b) > 0.75
+        found = self._losing(rows, columns)
         if not found.any():
             return None
         lost = torch.zeros(*self.a.shape[:-1], self.b.shape[-1], dtype=torch.bool)
-        lost[..., row_index[:, None], column_index] = found
+        lost[..., rows[:, None], columns] = found
         return lost
+
+    def _losing(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """`lost` for some rows and columns, product by product."""
+        a = _depths(self.a[..., rows, :], self.rows.anchor[..., rows, None])
+        b = _depths(self.b[..., :, columns], self.columns.anchor[..., None, columns])
+        limit = self.depth + 1                     # depths of a and b that add up to it lose bits
+        base = min(16, 2000 // limit)              # each bit of depth weighs 2^base
+        step = 1 << base - 1                       # products that together stay under 1/2
+        found = torch.zeros(*a.shape[:-1], b.shape[-1], dtype=torch.bool)
+        for start in range(0, a.shape[-1], step):
+            part = slice(start, start + step)
+            weight_a = _weights(a[..., part].clamp(max=limit) - limit // 2, base)
+            weight_b = _weights(b[..., part, :].clamp(max=limit) - (limit - limit // 2), base)
+            found |= torch.matmul(weight_a, weight_b) > 0.75
+        return found
 
     def lowest(self, rows: Any) -> Tensor:
         """Weight of the lowest bit of each window, float64 [..., M, N], of some rows (an index)."""
@@ -171,6 +171,11 @@ def _add_to_odd(high: Tensor, low: Tensor) -> Tensor:
     bits = total.view(torch.int64)
     truncated = torch.where(error < 0, bits - 1, bits)
     return torch.where(error == 0, bits, truncated | 1).view(torch.float64)
+
+
+def _somewhere(mask: Tensor) -> Tensor:
+    """Indices along the last dimension at which [..., L] holds in any of the leading ones."""
+    return mask.reshape(-1, mask.shape[-1]).any(0).nonzero()[:, 0]
 
 
 def _exponent(x: Tensor) -> Tensor:

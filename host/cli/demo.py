@@ -16,15 +16,16 @@ __all__ = ["command"]
 @click.command("demo")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FOLDER",
               default="exactum-demo", show_default=True, help="Folder for report and Verilog.")
-@click.option("--seed", type=int, default=0, show_default=True,
-              help="Of the initial weights and the batches.")
 @click.option("--quick", is_flag=True, help="A few steps only, to see that everything works.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Seed of the initial weights and the batches.")
 @verb
 @configured("small")
-def command(output: Output, *, config: "Configuration", out: Path, seed: int, quick: bool) -> int:
+def command(output: Output, *, config: "Configuration", out: Path, quick: bool, seed: int) -> int:
     """Train a classifier and a small transformer with every product offloaded, forward and back.
 
     Prints a table, and writes the Verilog of the emulated configuration and one HTML report.
+    Leaves with 1 if a training misses its goal.
     """
     from ..demo.main import run
     return run(out, config=config, seed=seed, quick=quick, json=output.as_json,

@@ -24,14 +24,14 @@ def smoothed(losses: Sequence[float]) -> np.ndarray:
 
 def loss_figure(fp32: Sequence[float], offloaded: Sequence[float], *, allowed: float | None = None,
                 level: tuple[str, float] | None = None) -> Figure:
-    """Both losses over the steps, and under them the offloaded one over the other.
+    """Both losses over the steps, and under them how far the offloaded one is off.
 
     Parameters
     ----------
     fp32, offloaded : sequence of float
         The loss of each step.
     allowed : float, optional
-        Share by which the ratio may leave 1 at the end; drawn as a band.
+        Share by which it may be off at the end; drawn as a band.
     level : (name, loss), optional
         A loss to compare with, drawn as a line.
     """
@@ -45,7 +45,7 @@ def loss_figure(fp32: Sequence[float], offloaded: Sequence[float], *, allowed: f
     for losses, colour in ((fp32, _FP32), (offloaded, _OFFLOADED)):
         top.plot(steps, losses, color=colour, alpha=0.22, linewidth=0.7)
     first, second = smoothed(fp32), smoothed(offloaded)
-    top.plot(steps, first, color=_FP32, linewidth=4, alpha=0.55, label="torch fp32")
+    top.plot(steps, first, color=_FP32, linewidth=6, alpha=0.55, label="torch fp32")
     top.plot(steps, second, color=_OFFLOADED, linewidth=1.4, label="offloaded, FP8")
     if level:
         top.axhline(level[1], color=_QUIET, linestyle="--", linewidth=1)
@@ -54,16 +54,18 @@ def loss_figure(fp32: Sequence[float], offloaded: Sequence[float], *, allowed: f
     top.set_ylabel("loss, nats")
     top.set_ylim(bottom=0)
     top.legend(frameon=False, loc="upper right" if not level else "lower left")
-    ratio = second / first
-    if allowed is not None:
-        bottom.axhspan(1 - allowed, 1 + allowed, color=_OFFLOADED, alpha=0.12, linewidth=0)
-    bottom.axhline(1, color=_QUIET, linewidth=0.8)
-    bottom.plot(steps, ratio, color=_OFFLOADED, linewidth=1.4)
-    reach = 1.15 * max(float(np.abs(ratio - 1).max()), allowed or 0.0, 0.01)
-    bottom.set_ylim(1 - reach, 1 + reach)
-    bottom.yaxis.set_major_locator(MaxNLocator(5))
-    bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * (value - 1):+.3g} %"))
-    bottom.set_ylabel("offloaded / fp32")
+    apart = 100 * (second / first - 1)
+    band = 100 * (allowed or 0.0)
+    if band:
+        bottom.axhspan(-band, band, color=_OFFLOADED, alpha=0.12, linewidth=0)
+    bottom.axhline(0, color=_QUIET, linewidth=0.8)
+    bottom.plot(steps, apart, color=_OFFLOADED, linewidth=1.4)
+    reach = 1.1 * max(float(np.nanmax(np.abs(apart))), band, 1.0)
+    bottom.set_ylim(-reach, reach)
+    bottom.yaxis.set_major_locator(MaxNLocator(4, steps=(1, 2, 5, 10)))
+    bottom.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g} %" if value
+                                                   else "0 %"))
+    bottom.set_ylabel("against fp32")
     bottom.set_xlabel("step")
     bottom.set_xlim(1, max(2, len(fp32)))
     return figure

@@ -104,7 +104,7 @@ def run(out: str | Path = "exactum-demo", *, config: Configuration | str | Path 
     if json:
         print(_text(results))
     else:
-        show(comparisons, goals, folder, config)
+        show(comparisons, goals, folder, config, quick)
     return 0 if results["passed"] else 1
 
 
@@ -187,9 +187,9 @@ def _report(path: Path, config: Configuration, comparisons: list[Comparison],
         path, figures=figures, title="Exactum demo",
         intro="Two networks were trained twice from the same weights on the same batches: in "
               "torch fp32, and with every matrix product and softmax, forward and backward, "
-              "offloaded to the emulated hardware: values in E4M3, gradients in E5M2, each tensor "
-              "scaled by a power of two, every dot product exact and rounded once. The Verilog of "
-              f"this very configuration lies beside this page in hardware/. {verdict}")
+              f"offloaded to the emulated hardware in {digits.report.policy}. Each FP8 tensor is "
+              "scaled by a power of two; every dot product is exact and rounded once. The Verilog "
+              f"of this very configuration lies beside this page in hardware/. {verdict}")
 
 
 def _results(config: Configuration, seed: int, quick: bool, comparisons: list[Comparison],

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...gen.config import Configuration
+from ..offloading.tables import duration, short
 from .goals import Goal
 
 if TYPE_CHECKING:
@@ -17,19 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 
-_WIDTH = 110  # of the tables
-
-
 def show(comparisons: "Sequence[Comparison]", goals: Sequence[Goal], folder: Path,
-         config: Configuration) -> None:
+         config: Configuration, quick: bool) -> None:
     """Print the tables, one line per goal, where the files are and what to try next."""
     console = Console(highlight=False, soft_wrap=True)
     console.print()
     for table in (_learnt(comparisons), _hardware(comparisons, config)):
-        console.print(table, width=_WIDTH, crop=False)
+        console.print(table)
     for goal in goals:
         word = "[green]PASS[/]" if goal.reached else "[bold red]FAIL[/]"
         console.print(f"{word}  {goal.text}: {goal.measured}")
+    if quick:
+        console.print("      A quick run: what was learnt in a few steps is not judged.")
     hardware = folder / "hardware"
     console.print(f"\nreport    {folder / 'report.html'}\n"
                   f"Verilog   {hardware / 'rtl'}, the configuration that was emulated\n"
@@ -66,15 +66,14 @@ def _learnt(comparisons: "Sequence[Comparison]") -> Table:
 
 def _hardware(comparisons: "Sequence[Comparison]", config: Configuration) -> Table:
     """A row per task."""
-    table = _table(f"What the hardware did (configuration {config.name})", 1, "task", "operations",
-                   "products taken", "skipped", "cycles", f"at {config.clock_mhz:g} MHz",
-                   "saturated", "lost")
+    table = _table(f"What the hardware did (configuration {config.name})", 1, "task", "ops",
+                   "products", "skipped", "cycles", f"at {config.clock_mhz:g} MHz", "saturated",
+                   "lost")
     for comparison in comparisons:
         report = comparison.report
         cycles = report.total("cycles")
         table.add_row(
-            comparison.task.name, f"{report.total('calls'):,}",
-            f"{report.total('products'):,}", f"{report.skipped_share:.1%}", f"{cycles:,}",
-            f"{report.seconds_of(cycles):.2f} s", f"{report.total('saturations'):,}",
-            f"{report.total('lost'):,}")
+            comparison.task.name, f"{report.total('calls'):,}", short(report.total("products")),
+            f"{report.skipped_share:.1%}", short(cycles), duration(report.seconds_of(cycles)),
+            f"{report.total('saturations'):,}", f"{report.total('lost'):,}")
     return table

@@ -221,10 +221,13 @@ def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[in
     taps = weight[0].numel()
     if transposed:
         return x.numel() * taps
+    kernel = weight.shape[2:]
+    steps, pads, reaches = (values * len(kernel) if len(values) == 1 else values
+                            for values in (stride, padding, dilation))
     pixels = math.prod(
-        (size + 2 * pad - reach * (kernel - 1) - 1) // step + 1
-        for size, kernel, step, pad, reach in zip(x.shape[2:], weight.shape[2:], stride, padding,
-                                                  dilation, strict=True))
+        (size + 2 * pad - reach * (taken - 1) - 1) // step + 1
+        for size, taken, step, pad, reach in zip(x.shape[2:], kernel, steps, pads, reaches,
+                                                 strict=True))
     return x.shape[0] * weight.shape[0] * pixels * taps
 
 

@@ -72,16 +72,6 @@ def _inline(figure: Figure, number: int) -> Markup:
     return Markup(svg)
 
 
-def _gather(rows: Sequence[Row], counters: tuple[str, str]) -> dict[str, list[int]]:
-    """Sums of two counters by layer, in order of appearance of the most; the tail as one."""
-    sums: dict[str, list[int]] = {}
-    for row in rows:
-        pair = sums.setdefault(row.layer or "outside modules", [0, 0])
-        for place, name in enumerate(counters):
-            pair[place] += getattr(row, name)
-    return sums
-
-
 def _bars(count: int) -> tuple[Figure, Any]:
     figure = Figure(figsize=(6.6, 1.0 + 0.26 * count), layout="constrained")
     axes = figure.add_subplot()
@@ -94,8 +84,11 @@ def _bars(count: int) -> tuple[Figure, Any]:
 
 def _skipped_chart(rows: Sequence[Row]) -> Figure:
     """One bar per layer: the share of its products that was skipped."""
-    sums = {layer: (skipped, taken) for layer, (skipped, taken)
-            in _gather(rows, ("products_skipped", "products")).items() if skipped + taken}
+    sums: dict[str, list[int]] = {}
+    for row in filter(lambda row: row.products + row.products_skipped, rows):
+        pair = sums.setdefault(row.layer or "outside modules", [0, 0])
+        pair[0] += row.products_skipped
+        pair[1] += row.products
     shown = dict(sorted(sums.items(), key=lambda item: -sum(item[1]))[:_MOST_BARS])
     figure, axes = _bars(len(shown))
     layers = list(shown)
@@ -113,7 +106,7 @@ def _skipped_chart(rows: Sequence[Row]) -> Figure:
 def _cycles_chart(report: Report) -> Figure:
     """One bar per layer and operation, in the colours of the roles; a second axis gives time."""
     sums: dict[str, dict[str, int]] = {}
-    for row in report.rows:
+    for row in filter(lambda row: row.cycles, report.rows):
         name = f"{row.layer or 'outside modules'}  {row.op.replace('_', ' ')}"
         roles = sums.setdefault(name, dict.fromkeys(_ROLES, 0))
         roles[row.role] += row.cycles

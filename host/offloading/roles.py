@@ -2,7 +2,8 @@
 
 A forward call leaves a note under the sequence number of the autograd node that PyTorch has just
 made for it; the products of the backward pass run inside that node and find the note by the same
-number. Where no note can be found (a compiled graph, a user's autograd.Function, backward in
+number. PyTorch has no public names for the running node and the numbers: three private ones are
+used here and nowhere else. Where no note can be found (a compiled graph, a user's autograd.Function, backward in
 another thread) the storages that forward products have read tell data from gradients.
 """
 
@@ -167,7 +168,7 @@ class Roles:
         if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad
                                            for t in operands):
             notes = self._notes()
-            notes[_last_sequence_number()] = note
+            notes.setdefault(_last_sequence_number(), note)
             if len(notes) > MOST_NOTES:
                 del notes[next(iter(notes))]
 

@@ -27,8 +27,7 @@ __all__ = ["Session", "offload"]
 
 # Set while a device works (its own products are PyTorch's) and while a session is paused.
 _bypass: ContextVar[bool] = ContextVar("exactum_bypass", default=False)
-_active: "Session | None" = None
-_activation = threading.Lock()
+_installed = threading.Lock()  # held by the one session of the process
 
 
 @contextmanager
@@ -62,11 +61,14 @@ def offload(device: "Device", precision: str | Mapping[str, str] | Policy = "e4m
         raise UsageError("X202", f"offload takes a device; got {device!r}",
                          "open one: device = exactum.host.open_device(\"emulator\")")
     session = Session(device, policy_from(precision, device.config.vpcu.formats))
-    session._start()
+    if not _installed.acquire(blocking=False):
+        raise UsageError("X210", "an offload session is active already",
+                         "leave its `with` block first, or use it for this work too")
     try:
-        yield session
+        with session._routing():
+            yield session
     finally:
-        session._stop()
+        _installed.release()
 
 
 class Session:
@@ -81,7 +83,6 @@ class Session:
     def __init__(self, device: "Device", policy: Policy) -> None:
         self.device = device
         self.policy = policy
-        self._overrides = Overrides()
         self._lock = threading.RLock()
         self._rows: dict[tuple, Row] = {}
         self._fallbacks: dict[tuple, Fallback] = {}
@@ -90,7 +91,8 @@ class Session:
         """What has run so far, as a snapshot."""
         with self._lock:
             return Report.of(self._rows.values(), self._fallbacks.values(),
-                             config=self.device.config, policy=str(self.policy))
+                             config=self.device.config,
+                             policy=getattr(self.policy, "__name__", str(self.policy)))
 
     def reset(self) -> None:
         """Count from zero again."""
@@ -107,29 +109,19 @@ class Session:
         finally:
             _bypass.reset(token)
 
-    def _start(self) -> None:
-        global _active
-        with _activation:
-            if _active is not None:
-                raise UsageError("X210", "an offload session is active already",
-                                 "leave its `with` block first, or use it for this work too")
-            _active = self
+    @contextmanager
+    def _routing(self) -> Iterator[None]:
+        """Stand in front of PyTorch's kernels."""
+        overrides, self._roles = Overrides(), Roles()
         try:
-            self._roles = Roles()
             for name in OFFLOADED:
-                self._overrides.put(name, partial(self._offloader, name))
+                overrides.put(name, partial(self._offloader, name))
             for name in WATCHED:
-                self._overrides.put(name, partial(self._watcher, name))
-        except BaseException:
-            self._stop()
-            raise
-
-    def _stop(self) -> None:
-        global _active
-        self._overrides.remove()
-        self._roles.remove()
-        with _activation:
-            _active = None
+                overrides.put(name, partial(self._watcher, name))
+            yield
+        finally:
+            overrides.remove()
+            self._roles.remove()
 
     def _offloader(self, name: str, native: Native) -> Callable[..., Any]:
         """The route of an operation that a device can serve."""
@@ -142,8 +134,9 @@ class Session:
             outcome = self._serve(call)
             if not isinstance(outcome, str):
                 return outcome
+            result = native(keyset, *arguments, **options)  # refuses malformed arguments
             self._count_fallback(name, outcome, arguments, call.products)
-            return native(keyset, *arguments, **options)
+            return result
         return route
 
     def _watcher(self, name: str, native: Native) -> Callable[..., Any]:
@@ -151,10 +144,11 @@ class Session:
         watched = WATCHED[name]
 
         def route(keyset: Any, *arguments: Any, **options: Any) -> Any:
+            result = native(keyset, *arguments, **options)  # refuses malformed arguments
             if not _bypass.get():
                 self._count_fallback(name, watched.reason, arguments,
                                      watched.products(*arguments, **options))
-            return native(keyset, *arguments, **options)
+            return result
         return route
 
     def _serve(self, call: Call) -> Tensor | str:

@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 
 __all__ = ["duration", "report_tables", "short"]
 
-_NUMBER = {"justify": "right", "no_wrap": True}
-
-
 def report_tables(report: "Report") -> Group:
     """What ran on the device and what did not, as two tables and a line of totals."""
     return Group(_offloaded(report), _fallbacks(report), _totals(report))
@@ -44,7 +41,7 @@ def _offloaded(report: "Report") -> Table:
     for name in ("operation", "formats", "size"):
         table.add_column(name, no_wrap=True)
     for name in ("calls", "products", "skipped", "cycles", "time", "saturated", "lost"):
-        table.add_column(name, **_NUMBER)
+        table.add_column(name, justify="right", no_wrap=True)
     for row in report.rows:
         table.add_row(
             row.layer or "–", row.title, row.formats, row.shape, short(row.calls),
@@ -60,7 +57,7 @@ def _fallbacks(report: "Report") -> Table | str:
     for name in ("layer", "operation"):
         table.add_column(name, overflow="fold")
     for name in ("calls", "products"):
-        table.add_column(name, **_NUMBER)
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
     for row in report.fallbacks:
         table.add_row(row.layer or "–", row.op, short(row.calls), short(row.products), row.reason)

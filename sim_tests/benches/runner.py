@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..gen.config import Configuration
-from ..gen.errors import SimulationError, ToolMissing
+from ..gen.errors import SimulationError, ToolMissing, UsageError
 from ..gen.units import UNITS, Unit, select
 from ..gen.writing import write_unit
 
@@ -92,9 +92,12 @@ def run(unit: str, config: Configuration, *, build_dir: str | Path, waves: bool 
     ToolMissing
         X301 to X303.
     UsageError
-        X213 for an unknown unit.
+        X213 for an unknown unit, or one without a bench.
     """
     chosen, = select([unit])
+    if unit not in benches():
+        raise UsageError("X213", f"the unit {unit} has no bench of its own; benches: "
+                         f"{', '.join(benches())}", "exactum sim --list")
     check_tools()
     folder = Path(build_dir).absolute()
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from exactum.hdl.layouts import CodecOperation, CodecWord
 from exactum.host.codec import compress, compress_cycles, plain_words
 from sim_tests.streams import PATTERNS, get, pack, put, simulate
 
-from .codec_cases import CASES, format_of, tensor_of, zero_fraction
+from exactum.benches.codec_cases import CASES, format_of, tensor_of, zero_fraction
 
 
 def run(tensors, block=64, stalls=("flowing", "flowing"), one_by_one=False):

@@ -13,7 +13,7 @@ from exactum.hdl.layouts import CodecOperation, CodecWord, PlainWord
 from exactum.host.codec import compress, decompress_cycles, read_stream
 from sim_tests.streams import PATTERNS, get, pack, put, simulate
 
-from .codec_cases import CASES, format_of, tensor_of, zero_fraction
+from exactum.benches.codec_cases import CASES, format_of, tensor_of, zero_fraction
 
 
 def answer(format, words, blocks, block=64):

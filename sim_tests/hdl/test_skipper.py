@@ -124,8 +124,9 @@ def test_illegal_parameters_are_refused(parameters, error, text):
 
 LOWEST = skipper.lowest
 MUTANTS = {
-    "the halves are mixed up": lambda bits: LOWEST(bits[::-1]),
-    "the highest bit is not seen": lambda bits: LOWEST(Cat(bits[:-1], 0)),
+    "the upper one of two wins": lambda bits: bits[1] if len(bits) == 2 else LOWEST(bits),
+    "the upper half of four is not seen": lambda bits: (
+        Cat(LOWEST(bits[:2]), Const(0, 1)) if len(bits) == 4 else LOWEST(bits)),
 }
 
 

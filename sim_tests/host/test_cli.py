@@ -254,7 +254,8 @@ def test_sim_as_json(run, bench):
 def test_demo_is_called_with_its_options(run, monkeypatch):
     calls = []
     module = types.ModuleType("exactum.host.demo.main")
-    module.run = lambda **options: calls.append(options) or 1
+    module.run = lambda out, **options: calls.append((out, options)) or 1
     monkeypatch.setitem(sys.modules, "exactum.host.demo.main", module)
-    assert run("demo", "--quick", "--out", "x")[0] == 1
-    assert calls == [{"out": Path("x"), "quick": True}]
+    assert run("demo", "--quick", "--out", "x", "-c", "tiny", "--seed", "3")[0] == 1
+    assert calls == [(Path("x"), {"config": preset("tiny"), "seed": 3, "quick": True,
+                                  "json": False, "quiet": False})]

@@ -125,6 +125,19 @@ def test_bits_under_the_window_are_dropped_product_by_product(pair, width):
         assert lost > 0
 
 
+def test_a_wide_window_over_many_terms():
+    """The search for lost bits takes the terms in parts; each part finds its own."""
+    random = torch.Generator().manual_seed(9)
+    a, b = (finite(FP32, (4, 300), random) for _ in range(2))
+    exponent = 0xFF << 23
+    narrow = to_bits(quantize(torch.randn(4, 300, generator=random), FP32))
+    for deep in (5, 299):
+        rows, columns = narrow.clone(), narrow.flip(0)
+        rows[:, deep], columns[:, deep] = a[:, deep] & ~exponent, b[:, deep] & ~exponent
+        lost = check(rows, columns[:2], (FP32, FP32), FP32, accumulator_width=256)
+        assert lost == 8
+
+
 @pytest.mark.parametrize("overflow", ["saturate", "overflow"])
 @pytest.mark.parametrize("result", FORMATS.values(), ids=FORMATS)
 def test_results_overflow_as_asked(result, overflow):

@@ -205,22 +205,22 @@ def test_bad_input_gets_one_sentence(arguments, code, says):
     assert says in str(caught.value)
 
 
-def truncating(x, fmt, *, dtype=None):
+def truncating(x, fmt):
     """A fault: rounds toward zero."""
     ulp = numerics.power_of_two(x.double()).clamp_(min=2.0 ** fmt.min_exponent)
     step = ulp * 2.0 ** -fmt.mantissa_width
-    return ((x.double() / step).trunc() * step).to(dtype or torch.float64)
+    return (x.double() / step).trunc() * step
 
 
-def flushing(x, fmt, *, dtype=None):
+def flushing(x, fmt):
     """A fault: subnormal results become zero."""
-    grid = ROUND_GRID(x, fmt, dtype=dtype)
+    grid = ROUND_GRID(x, fmt)
     return torch.where(grid.abs() < 2.0 ** fmt.min_exponent, 0.0, grid)
 
 
-def through_float32(x, fmt, *, dtype=None):
+def through_float32(x, fmt):
     """A fault: float64 goes through float32."""
-    return ROUND_GRID(x.float(), fmt, dtype=dtype)
+    return ROUND_GRID(x.float(), fmt)
 
 
 ROUND_GRID = numerics.round_grid

@@ -181,6 +181,12 @@ UNSERVED = [
     ("convolution", "convolution has no unit in the device",
      lambda: nn.functional.conv2d(torch.ones(2, 3, 8, 8), torch.ones(4, 3, 3, 3)),
      2 * 4 * 36 * 27),
+    ("short lists", "convolution has no unit in the device",
+     lambda: torch.convolution(torch.ones(2, 3, 9, 9), torch.ones(4, 3, 3, 3), None, [2], [1], [1],
+                               False, [0], 1), 2 * 4 * 25 * 27),
+    ("transposed", "convolution has no unit in the device",
+     lambda: nn.functional.conv_transpose1d(torch.ones(2, 3, 9), torch.ones(3, 4, 5)),
+     2 * 3 * 9 * 4 * 5),
     ("attention", WATCHED["_scaled_dot_product_flash_attention_for_cpu"].reason,
      lambda: nn.functional.scaled_dot_product_attention(*[torch.ones(1, 2, 4, 8)] * 3),
      2 * 2 * 4 * 4 * 8),
@@ -218,6 +224,9 @@ def test_malformed_calls_get_pytorchs_own_message(device):
         torch.mm(torch.ones(2, 3), torch.ones(2, 3))
     with offload(device), pytest.raises(RuntimeError, match="must be a matrix"):
         torch.mm(torch.tensor(1.0), torch.ones(2, 3))
+    with offload(device) as session, pytest.raises(RuntimeError, match="expected input"):
+        nn.functional.conv2d(torch.ones(2, 3, 8, 8), torch.ones(4, 2, 3, 3))
+    assert session.report().fallbacks == ()
 
 
 def test_a_format_the_device_lacks(device):

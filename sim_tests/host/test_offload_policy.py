@@ -1,5 +1,9 @@
 """Policies: what a precision stands for, what a policy is told, and the scale."""
 
+import re
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,6 +12,7 @@ from exactum.hdl.formats import FORMATS
 from exactum.host import offload, open_device, quantize
 from exactum.host.numerics import max_finite
 from exactum.host.offloading import Choice, OpContext, RolePolicy
+from exactum.host.offloading.ops import WATCHED
 from exactum.host.offloading.policy import policy_from, scale_exponent
 from sim_tests.host.recorder import Recorder, scaled
 
@@ -116,3 +121,35 @@ def test_the_scale_looks_at_finite_values_only(values, shift):
 
 def test_roles_are_spelt_out():
     assert str(RolePolicy({"forward": "e4m3", "backward": "e5m2"})) == "e4m3, backward e5m2"
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "offload.md"
+PRELUDE = """
+import torch
+model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+batches = [(torch.ones(3, 4), torch.zeros(3, 2))] * 2
+loss_function = torch.nn.functional.mse_loss
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+"""
+EPILOGUE = """
+with offload(device, policy) as session:
+    loss_function(model(batches[0][0]), batches[0][1]).backward()
+formats = {(row.role, row.formats) for row in session.report().rows}
+"""
+
+
+def test_the_guides_examples_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    script = tmp_path / "guide.py"
+    script.write_text("\n".join([PRELUDE, *blocks, EPILOGUE]), encoding="utf-8")
+    found = runpy.run_path(str(script))
+    assert (tmp_path / "report.html").exists()
+    assert "gemm, weight gradient" in capsys.readouterr().out
+    assert ("weight-gradient", "e5m2 × e4m3") in found["formats"]
+
+
+def test_the_guide_gives_every_reason():
+    text = GUIDE.read_text(encoding="utf-8")
+    for watched in WATCHED.values():
+        assert watched.reason.partition(";")[0] in text

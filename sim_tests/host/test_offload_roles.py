@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from exactum.host import offload
-from exactum.host.offloading import RolePolicy, roles
+from exactum.host.offloading import roles
 from sim_tests.host.recorder import Recorder
 
 
@@ -271,6 +271,16 @@ def test_the_layer_is_left_when_its_forward_raises():
     assert [context.layer for context in policy.told] == [""]
 
 
+def test_backward_knows_its_roles_when_forward_was_not_offloaded():
+    weight = torch.ones(40000, 2, requires_grad=True)
+    x = torch.ones(3, 40000, requires_grad=True)
+    policy = Witness()
+    with offload(Recorder(), policy) as session:
+        (x @ weight).sum().backward()
+    assert [row.calls for row in session.report().fallbacks] == [1]
+    assert sorted(policy.roles) == [("", "data-gradient"), ("", "weight-gradient")]
+
+
 def test_a_role_mapping_reaches_each_role():
     layer, x = nn.Linear(3, 2, bias=False), normal(4, 3).requires_grad_()
     device = Recorder()
@@ -307,8 +317,3 @@ def test_mutants_are_caught(monkeypatch, name):
     monkeypatch.setattr(owner, attribute, mutate(getattr(owner, attribute)))
     with pytest.raises(AssertionError):
         test_the_gradient_is_found_when_saved_tensors_are_moved("rows", "columns")
-
-
-def test_roles_are_spelt_in_the_policy():
-    policy = RolePolicy({"forward": "e4m3", "backward": "e5m2"})
-    assert str(policy) == "e4m3, backward e5m2"

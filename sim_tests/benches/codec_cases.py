@@ -4,9 +4,9 @@ import random
 
 import torch
 
-from exactum.hdl.formats import FORMATS, lookup
+from ..hdl.formats import FORMATS, lookup
 
-__all__ = ["CASES", "bits_to_tensor", "format_of", "tensor_of",
+__all__ = ["CASES", "bits_to_tensor", "bulk", "format_of", "mixture", "tensor_of",
            "zero_fraction"]
 
 # name -> for a format, the bit patterns of one block of 64
@@ -57,3 +57,19 @@ def zero_fraction(name, elements, fraction, seed=0):
             patterns.append(pattern)
     rng.shuffle(patterns)
     return bits_to_tensor(name, patterns)
+
+
+def bulk(name, block, seed):
+    """All corner cases, then thousands of random blocks of every density, as a few tensors."""
+    for case in CASES.values():
+        yield tensor_of(name, case)
+    blocks = {8: 130, 16: 65, 32: 32}[lookup(name).width]
+    for fraction in (0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1):
+        yield zero_fraction(name, blocks * block, fraction, seed)
+
+
+def mixture(block, seed):
+    """A few small tensors of all formats and densities."""
+    for blocks, name, fraction in [
+            (3, "e4m3", 0.3), (2, "fp32", 0.5), (1, "bf16", 1), (2, "e5m2", 0), (3, "fp16", 0.9)]:
+        yield zero_fraction(name, blocks * block, fraction, seed)

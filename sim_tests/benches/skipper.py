@@ -1,0 +1,93 @@
+"""Bench of the skipper: tokens and cycles of random rows against a plain model of them."""
+
+import json
+import os
+import random
+from itertools import product
+from pathlib import Path
+
+import cocotb
+import torch
+
+from ..hdl.layouts import mask_window, skipper_token
+from .stalls import PATTERNS
+from .streams import StreamSink, StreamSource, finish, start
+
+PARAMETERS = json.loads(Path(os.environ["EXACTUM_DESCRIPTION"]).read_text())["parameters"]
+BLOCK, MAX_K = PARAMETERS["block"], PARAMETERS["max_k"]
+SEED = int(os.environ.get("EXACTUM_SEED", "1"))
+DENSITIES = (0, 0.01, 0.05, 0.3, 0.9, 1)
+
+
+class Row:
+    """One random row: its masks and values for the skipper and the tokens it must give."""
+
+    def __init__(self, rng, windows):
+        generator = torch.Generator().manual_seed(rng.getrandbits(32))
+        shape, densities = (windows, BLOCK), torch.tensor(DENSITIES)
+        level = torch.randint(len(DENSITIES), (windows, 1), generator=generator)
+        nonzero = torch.rand(shape, generator=generator) < densities[level]
+        force = torch.rand(shape, generator=generator) < (0.02 if rng.random() < 0.3 else 0)
+        numbers = torch.randint(2**32, shape, generator=generator)
+        values = torch.where(nonzero, numbers, 0).reshape(-1)
+        counts = nonzero | force
+        empty = ~counts.any(dim=1)
+        shown = counts.clone()
+        shown[:, 0] |= empty
+        index = shown.reshape(-1).nonzero()[:, 0]
+        self.cycles = len(index)
+        self.values = values[nonzero.reshape(-1)].tolist()
+        self.masks = [
+            mask_window(BLOCK).const({"nonzero": as_int(n), "force": as_int(f),
+                                      "last": i == windows - 1}).as_bits()
+            for i, (n, f) in enumerate(zip(nonzero.tolist(), force.tolist(), strict=True))]
+        self.tokens = [
+            skipper_token(MAX_K).const({
+                "index": i, "value": int(values[i]), "last": n == self.cycles - 1,
+                "empty": bool(empty[i // BLOCK])}).as_bits()
+            for n, i in enumerate(index.tolist())]
+
+
+def as_int(bits):
+    """An int from bools, lowest bit first."""
+    return sum(bit << i for i, bit in enumerate(bits))
+
+
+def rows(count, most_windows, seed):
+    """That many random rows."""
+    rng = random.Random(seed)
+    return [Row(rng, rng.randint(1, most_windows)) for _ in range(count)]
+
+
+@cocotb.test()
+async def random_rows_in_exactly_their_cycles(dut):
+    everything = rows(150, min(24, MAX_K // BLOCK), SEED)
+    await check(dut, everything, ("flowing",) * 3)
+
+
+@cocotb.test()
+async def the_longest_row_reaches_the_highest_index(dut):
+    await check(dut, [Row(random.Random(SEED), MAX_K // BLOCK)], ("flowing",) * 3)
+
+
+@cocotb.test()
+@cocotb.parametrize(stalls=list(product(("flowing", "bursts"), PATTERNS, PATTERNS)))
+async def rows_under_stalls(dut, stalls):
+    await check(dut, rows(6, min(5, MAX_K // BLOCK), f"{SEED} {stalls}"), stalls)
+
+
+async def check(dut, everything, stalls):
+    """Send the rows, compare the tokens; without stalls, count the cycles too."""
+    await start(dut, limit=1_000_000)
+    masks, values = (StreamSource(dut, prefix, PATTERNS[stall](SEED)) for prefix, stall in
+                     zip(("i_mask", "i_values"), stalls, strict=False))
+    sink = StreamSink(dut, "o", PATTERNS[stalls[2]](SEED + 1))
+    for row in everything:
+        masks.put(*row.masks)
+        values.put(*row.values)
+    tokens = [token for row in everything for token in row.tokens]
+    assert await sink.take(len(tokens)) == tokens
+    if set(stalls) == {"flowing"}:
+        assert sink.stamps[0] - masks.stamps[0] == 2
+        assert sink.stamps[-1] - sink.stamps[0] + 1 == sum(row.cycles for row in everything)
+    await finish(masks, values, sink)

@@ -1,0 +1,156 @@
+# amaranth: UnusedElaboratable=no
+"""The engine against the rational oracle, in small builds; its cycles; faults that must show."""
+
+import itertools
+
+import pytest
+import torch
+from amaranth.hdl import Cat, Const
+
+import exactum.hdl.lane as lane_module
+import exactum.hdl.rounder as rounder_module
+import exactum.hdl.tile as tile_module
+from exactum.benches.product_cases import directed, random_bits, sparse_bits
+from exactum.benches.stalls import PATTERNS
+from exactum.hdl.engine import Engine
+from exactum.hdl.formats import FORMATS
+from sim_tests.hdl.engine_machine import Product, check, configuration
+
+NAMES = list(FORMATS)
+SMALL = configuration()
+LEGAL = {"lanes": 1, "formats": ["e4m3"], "accumulator_width": 48, "max_k": 2048, "b_depth": 64}
+
+
+def random_product(formats, shape, *, seed=0, octaves=None, density=0.7, **options):
+    random, (m, k, n) = torch.Generator().manual_seed(seed), shape
+    a, b = (random_bits(FORMATS[name], size, random, octaves=octaves)
+            for name, size in zip(formats, ((m, k), (k, n)), strict=True))
+    return Product(sparse_bits(a, density, random), b, formats, **options)
+
+
+def test_all_pairs_of_formats_back_to_back():
+    results = itertools.cycle(NAMES)
+    check(SMALL, *(random_product(pair, (2, 4, 2), seed=number, octaves=(None, 9)[number % 2],
+                                  result=next(results), exponent=(0, -4, 9)[number % 3])
+                   for number, pair in enumerate(itertools.product(NAMES, repeat=2))))
+
+
+def directed_product(formats):
+    rows, columns = (directed(FORMATS[name], 7) for name in formats)
+    return Product(rows[::2], columns.T[:, 1::2], formats)
+
+
+@pytest.mark.parametrize("formats", [("e4m3", "fp16"), ("e5m2", "e5m2"), ("fp32", "bf16")],
+                         ids="-".join)
+def test_directed_sums(formats):
+    check(SMALL, directed_product(formats))
+
+
+@pytest.mark.parametrize(("vpcu", "formats", "shape"), [
+    ({"lanes": 1, "formats": ["e4m3"], "accumulator_width": 48, "max_k": 2048}, "e4m3 e4m3",
+     (2, 70, 5)),
+    ({"lanes": 3, "formats": ["e4m3", "fp32"], "max_k": 64}, "fp32 e4m3", (2, 9, 7)),
+    ({"lanes": 3, "formats": ["e4m3", "fp32"], "max_k": 64}, "e4m3 e4m3", (2, 9, 13)),
+    ({"lanes": 1, "formats": ["fp32"]}, "fp32 fp32", (2, 9, 2)),
+    ({"lanes": 2, "formats": ["bf16"], "accumulator_width": 40}, "bf16 bf16", (2, 20, 9)),
+], ids=["e4m3 only", "e4m3 and fp32, wide", "e4m3 and fp32, narrow", "fp32 only", "bf16 only"])
+def test_builds_with_few_formats(vpcu, formats, shape):
+    check(configuration(**vpcu), random_product(tuple(formats.split()), shape))
+
+
+@pytest.mark.parametrize("k", [0, 1, 63, 64, 65, 130])
+def test_lengths_around_a_window_and_in_pieces(k):
+    check(SMALL, random_product(("e5m2", "e4m3"), (2, k, 3), density=0.2))
+
+
+def test_zero_rows_and_no_elements_take_a_cycle_each():
+    config = configuration(lanes=1, formats=["fp32"])  # one column: no row waits for the drain
+    one = FORMATS["fp32"].bias << 23
+    few, many = (check(config, Product(torch.zeros(rows, 4, dtype=torch.int64),
+                                       torch.full((4, 1), one), ("fp32", "fp32")))
+                 for rows in (3, 13))
+    assert many - few == 10
+    empty = [check(config, Product(torch.zeros(rows, 0, dtype=torch.int64),
+                                   torch.zeros(0, 1, dtype=torch.int64), ("fp32", "fp32")))
+             for rows in (3, 13)]
+    assert empty[1] - empty[0] == 10
+
+
+def forced_product():
+    """Zeros of A over rows of B that hold an Inf or a NaN, in both windows of a row."""
+    a = torch.zeros(2, 70, dtype=torch.int64)
+    b = torch.full((70, 5), 0x38)
+    a[0, 3], b[2, 0], b[66, 3] = 0x38, 0x7F, 0xFF
+    return Product(a, b, ("e4m3", "e4m3"))
+
+
+def test_zeros_over_nan_are_not_skipped():
+    check(configuration(b_depth=128), forced_product())
+
+
+@pytest.mark.parametrize(("sources", "sink"), [("bursts", "sparse"), ("sparse", "alternate"),
+                                               ("alternate", "bursts")])
+def test_stalls_change_nothing(sources, sink):
+    check(SMALL, random_product(("e4m3", "fp16"), (3, 66, 9), density=0.2),
+          random_product(("fp32", "e4m3"), (2, 5, 3)), sources=PATTERNS[sources],
+          sink=PATTERNS[sink])
+
+
+@pytest.mark.parametrize(("changes", "error", "text"), [
+    ({"lanes": 0}, ValueError, "lanes is 1 to 64; got 0"),
+    ({"lanes": 2.0}, TypeError, "lanes is an int; got 2.0"),
+    ({"formats": []}, ValueError, "at least one number format"),
+    ({"formats": "e4m3"}, TypeError, "sequence of formats; got 'e4m3'"),
+    ({"formats": ["fp8"]}, ValueError, "a number format is one of .* got 'fp8'"),
+    ({"accumulator_width": 19}, ValueError, "accumulator_width is 20 .* got 19"),
+    ({"max_k": 100}, ValueError, "max_k is a power of two from 64 to 32768; got 100"),
+    ({"b_depth": 4096}, ValueError, "64 to max_k .2048.; got 4096"),
+    ({"drains": 2}, ValueError, "drains is 1; got 2"),
+])
+def test_illegal_parameters_are_refused(changes, error, text):
+    with pytest.raises(error, match=text):
+        Engine(**LEGAL | changes)
+
+
+def misaligned(m, value, amount, *, unit=1):
+    return SHIFT(m, value, Cat(Const(0, 1), amount[1:]), unit=unit)
+
+
+def silent(m, value, amount, *, unit=1):
+    return SHIFT(m, value, amount, unit=unit)[0], Const(0, 1)
+
+
+SHIFT = lane_module.shift_right
+MUTANTS = {
+    "a byte shift without its lowest bit": (lane_module, "shift_right", misaligned,
+                                            random_product(("fp16", "e5m2"), (2, 3, 2))),
+    "dropped bits are not told": (lane_module, "shift_right", silent,
+                                  directed_product(("bf16", "fp32"))),
+    "no carry behind the ones' complement": (
+        lane_module, "negate_if", lambda condition, value: (NEGATE(condition, value)[0], 0),
+        directed_product(("e4m3", "e4m3"))),
+    "fp32 without the product of the low halves": (
+        lane_module, "_joined", lambda high, left, right, low: JOINED(high, left, right, low & 0),
+        random_product(("fp32", "fp32"), (2, 3, 2), octaves=5)),
+    "no force windows": (tile_module.ForceReader, "elaborate", lambda self, platform: unforced(
+        ELABORATE(self, platform), self), forced_product()),
+    "a rounder that keeps the sign of its sum": (
+        rounder_module, "negate_if", lambda condition, value: NEGATE(Const(0, 1), value),
+        directed_product(("e4m3", "e4m3"))),
+}
+NEGATE, JOINED = lane_module.negate_if, lane_module._joined
+ELABORATE = tile_module.ForceReader.elaborate
+
+
+def unforced(m, reader):
+    m.d.comb += reader.o.payload.force.eq(0)
+    return m
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mutants_are_caught(mutant, monkeypatch):
+    module, name, fault, product = MUTANTS[mutant]
+    config = configuration(b_depth=128)
+    monkeypatch.setattr(module, name, fault)
+    with pytest.raises(AssertionError):
+        check(config, product)

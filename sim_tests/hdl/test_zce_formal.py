@@ -1,0 +1,193 @@
+"""Properties of the zero-compression units, for every input and every stall."""
+
+import pytest
+from amaranth.hdl import *
+
+from exactum.hdl import skipper
+from exactum.hdl.bitstream import BitPacker
+from exactum.hdl.compressor import Compressor
+from exactum.hdl.decompressor import Decompressor
+from exactum.hdl.skipper import Skipper
+from exactum.hdl.unpacker import ValueUnpacker
+from sim_tests.formal import ProofFailed, prove, reach, saturating_count
+
+
+def transfer(port):
+    return port.valid & port.ready
+
+
+def tokens_of_the_first_window_are_right(m, dut):
+    """With values 0, 1, 2, ...: each token's value is its rank among the non-zero elements."""
+    first = Signal.like(dut.i_mask.payload)
+    rest = Signal(dut.block)
+    loaded = Signal()
+    taken = saturating_count(m, transfer(dut.i_values))
+    m.d.comb += Assume(dut.i_values.payload == taken)
+    with m.If(transfer(dut.i_mask) & ~loaded):
+        mask = dut.i_mask.payload
+        m.d.sync += [first.eq(mask), rest.eq(mask.nonzero | mask.force), loaded.eq(1)]
+    token = dut.o.payload
+    bit = Signal(dut.block)
+    place = token.index[:3]
+    m.d.comb += bit.eq(1 << place)
+    rank = sum(first.nonzero[i] & (place > i) for i in range(dut.block))
+    done = Signal()
+    with m.If(transfer(dut.o) & ~done):
+        last = (rest & ~bit) == 0
+        m.d.sync += [rest.eq(rest & ~bit), done.eq(last)]
+        m.d.comb += [
+            Assert(loaded),
+            Assert(token.index < dut.block),
+            Assert(token.last == (last & first.last)),
+            Assert(token.empty == ~(first.nonzero | first.force).any()),
+            Assert(token.empty | (rest & bit).any()),
+            Assert((rest & (bit - 1)) == 0),
+            Assert(token.value == Mux((first.nonzero & bit).any(), rank, 0)),
+        ]
+
+
+def rows_end_once(m, dut):
+    """As many rows end in the tokens as in the windows, and each once by ``row_end``."""
+    entered = saturating_count(m, transfer(dut.i_mask) & dut.i_mask.payload.last)
+    ended = saturating_count(m, dut.row_end)
+    left = saturating_count(m, transfer(dut.o) & dut.o.payload.last)
+    m.d.comb += [
+        Assert((left <= ended) & (ended <= left + 1)),
+        Assert((ended <= entered) & (entered <= ended + 1)),
+    ]
+
+
+def test_skipper():
+    prove(Skipper(block=8, max_k=16), tokens_of_the_first_window_are_right, rows_end_once, depth=7)
+
+
+def test_skipper_contract_for_all_time():
+    prove(Skipper(block=64, max_k=32768), depth=4, induction=2)
+
+
+def test_skipper_mutant_is_refused(monkeypatch):
+    lowest = skipper.lowest
+    monkeypatch.setattr(skipper, "lowest",
+                        lambda bits: bits[1] if len(bits) == 2 else lowest(bits))
+    with pytest.raises(ProofFailed):
+        prove(Skipper(block=8, max_k=16), tokens_of_the_first_window_are_right, depth=5)
+
+
+def format_holds(m, dut):
+    """The environment keeps the format and ends no row that it still takes from."""
+    before = Signal(3)
+    begun = Signal()
+    m.d.sync += [before.eq(Value.cast(dut.format)), begun.eq(1)]
+    m.d.comb += Assume(~begun | (before == Value.cast(dut.format)))
+
+
+def a_row_end_drops_only_its_own_word(m, dut):
+    """No word is dropped that no element was taken from, nor ever two for one row's end."""
+    words = saturating_count(m, transfer(dut.i))
+    elements = saturating_count(m, transfer(dut.o))
+    m.d.comb += Assert(elements <= words << 3)
+    m.d.comb += Assert(dut.o.valid | (elements >= words) | (words == 255))
+
+
+def no_row_ends_while_an_element_waits(m, dut):
+    m.d.comb += Assume(~dut.row_end | ~dut.o.valid | dut.o.ready)
+
+
+def test_unpacker():
+    prove(ValueUnpacker(), format_holds, no_row_ends_while_an_element_waits,
+          a_row_end_drops_only_its_own_word, depth=12, induction=3)
+
+
+def lawful_pieces(m, dut):
+    """Pieces of at most 64 bits, and at least one bit in a stream."""
+    piece = dut.i.payload
+    some = Signal()
+    with m.If(transfer(dut.i)):
+        m.d.sync += some.eq(~piece.last & (some | (piece.length != 0)))
+    m.d.comb += [
+        Assume(piece.length <= 64),
+        Assume(~piece.last | some | (piece.length != 0)),
+    ]
+
+
+def words_hold_all_bits(m, dut):
+    """A last word comes just when the bits taken, rounded up, are all in the words given."""
+    bits = Signal(12)
+    words = Signal(8)
+    closed = Signal()
+    with m.If(transfer(dut.i) & ~closed):
+        m.d.sync += [bits.eq(bits + dut.i.payload.length), closed.eq(dut.i.payload.last)]
+    with m.If(transfer(dut.o)):
+        m.d.sync += words.eq(words + 1)
+    done = Signal()
+    with m.If(transfer(dut.o) & dut.o.payload.last):
+        m.d.sync += done.eq(1)
+        with m.If(~done):
+            m.d.comb += [Assert(closed), Assert(words + 1 == (bits + 63) >> 6)]
+
+
+def test_packer():
+    prove(BitPacker(), lawful_pieces, words_hold_all_bits, depth=7)
+    prove(BitPacker(), depth=3, induction=2)
+
+
+def one_operation(m, dut):
+    """One operation of two blocks is given, and no other."""
+    given = saturating_count(m, transfer(dut.i_operation), 2)
+    m.d.comb += [
+        Assume(dut.i_operation.payload.blocks == 2),
+        Assume(Value.cast(dut.i_operation.payload.format) < 2),
+        Assume(~dut.i_operation.valid | (given == 0)),
+    ]
+
+
+def last_ends_the_output(m, dut):
+    lasts = saturating_count(m, transfer(dut.o) & dut.o.payload.last, 2)
+    m.d.comb += Assert(~dut.o.valid | (lasts == 0))
+
+
+def error_only_with_last_and_all_words_without(m, dut):
+    words = saturating_count(m, transfer(dut.o), 4)
+    with m.If(dut.o.valid):
+        m.d.comb += [
+            Assert(dut.o.payload.last | ~dut.o.payload.error),
+            Assert((words == 1) | dut.o.payload.error | ~dut.o.payload.last),
+            Assert((words == 0) | dut.o.payload.last),
+        ]
+
+
+def ends_in_time(m, dut):
+    """However the stream is, a decompressor that is fed and drained is idle again in time."""
+    fed = dut.o.ready & (dut.i.valid | ~dut.i.ready)
+    since = Signal(6)
+    waits = Signal(init=1)
+    m.d.comb += [Assume(fed), Assume(dut.i_operation.valid)]
+    m.d.comb += Assume(dut.i.payload.last)
+    with m.If(transfer(dut.i_operation)):
+        m.d.sync += [since.eq(0), waits.eq(0)]
+    with m.Elif(~waits):
+        m.d.sync += since.eq(since + 1)
+        m.d.comb += Assert(since < 10)
+
+
+def test_compressor():
+    prove(Compressor(block=8), one_operation, last_ends_the_output, depth=12)
+
+
+def test_compressor_contract_for_all_time():
+    prove(Compressor(block=64), depth=3, induction=2)
+
+
+def test_decompressor():
+    prove(Decompressor(block=8), one_operation, last_ends_the_output,
+          error_only_with_last_and_all_words_without, depth=11)
+    prove(Decompressor(block=8), ends_in_time, depth=12)
+
+
+def test_decompressor_contract_for_all_time():
+    prove(Decompressor(block=64), depth=3, induction=2)
+
+
+def test_every_kind_of_end_can_be_reached():
+    reach(Decompressor(block=8), lambda m, dut: dut.o.valid & dut.o.payload.error,
+          lambda m, dut: dut.o.valid & dut.o.payload.last & ~dut.o.payload.error, depth=10)

@@ -1,0 +1,243 @@
+"""Devices: what they compute, count and refuse."""
+
+import math
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from exactum import host
+from exactum.gen.config import preset
+from exactum.gen.errors import ConfigurationError, DeviceError, ExactumError, UsageError
+from exactum.host import device as module
+from exactum.host import open_device, quantize
+from exactum.host.codec import compress, compressed_bits
+from exactum.host.cycles import gemm_cycles
+from exactum.host.device import COUNTERS, Device
+from exactum.host.gemm import exact_gemm
+from exactum.host.numerics import decode, to_bits
+from exactum.host.softmax import exact_softmax, softmax_backward, softmax_cycles
+
+
+@pytest.fixture
+def device():
+    with open_device() as opened:
+        yield opened
+
+
+def randn(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def test_the_package_imports_no_torch_until_it_is_used():
+    code = ("import sys, exactum.host as host; assert 'torch' not in sys.modules; "
+            "assert set(dir(host)) >= set(host.__all__); "
+            "host.quantize; assert 'torch' in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    with pytest.raises(AttributeError, match="no attribute 'quantise'"):
+        _ = host.quantise
+
+
+@pytest.mark.parametrize("formats", [("e4m3", "e4m3"), ("e5m2", "e4m3"), ("fp32", "bf16")])
+@pytest.mark.parametrize("result", ["fp32", "e4m3"])
+def test_gemm_is_the_golden_model(device, formats, result):
+    a, b = randn(5, 70) * 300, randn(70, 6)
+    got = device.gemm(a, b, formats, result, exponent=-3)
+    expected, _ = exact_gemm(a, b, formats, result, exponent=-3)
+    assert got.dtype == expected.dtype
+    assert torch.equal(to_bits(got), to_bits(expected))
+
+
+def test_softmax_is_the_golden_model(device):
+    x = randn(3, 4, 17)
+    p = device.softmax(x, "fp16")
+    assert torch.equal(p, exact_softmax(x, "fp16", config=device.config))
+    assert device.counters["cycles"] == softmax_cycles(device.config, 12, 17)
+    assert device.counters["bytes_out"] == x.numel() * 2
+    assert torch.equal(device.softmax_backward(p, x), softmax_backward(p, x))
+    assert device.counters["calls"] == 2
+
+
+def test_counters_of_a_product(device):
+    a, b = quantize(randn(5, 130).relu(), "e4m3"), quantize(randn(130, 7), "e4m3")
+    assert dict(device.counters) == dict.fromkeys(COUNTERS, 0)
+    device.gemm(a, b)
+    nonzero = decode(a) != 0
+    work = gemm_cycles(device.config, nonzero, None, ("e4m3", "e4m3"), columns=7)
+    zeros = 7 * int((~nonzero).sum())
+    stream = compressed_bits(nonzero, 8)
+    assert -(-stream // 64) == len(compress(a).words)
+    assert dict(device.counters) == {
+        "calls": 1, "cycles": work.cycles, "products": 5 * 130 * 7 - zeros,
+        "products_skipped": zeros, "bytes_in": -(-stream // 8) + 130 * 7,
+        "bytes_out": 5 * 7 * 4, "lost": 0, "saturations": 0}
+    once = dict(device.counters)
+    device.gemm(a, b)
+    assert dict(device.counters) == {name: 2 * count for name, count in once.items()}
+    device.reset_counters()
+    assert set(device.counters.values()) == {0}
+
+
+def test_a_batch_counts_as_its_products():
+    a, b = randn(3, 4, 70).relu(), randn(3, 70, 5)
+    b[1, 3, 2] = math.inf
+    formats = ("bf16", "fp32")
+    whole, parts = open_device(config="small"), open_device(config="small")
+    got = whole.gemm(a, b, formats)
+    for index in range(3):
+        assert torch.equal(to_bits(got[index]), to_bits(parts.gemm(a[index], b[index], formats)))
+    for name in set(COUNTERS) - {"calls", "bytes_in"}:      # the blocks of the batch run on
+        assert whole.counters[name] == parts.counters[name], name
+
+
+def test_zeros_against_infinities_are_not_skipped(device):
+    a, b = torch.zeros(2, 3), torch.ones(3, 2)
+    b[1, 1] = math.inf
+    got = device.gemm(a, b, ("fp16", "fp16"))
+    assert got.tolist()[0][0] == 0
+    assert got.isnan().tolist() == [[False, True]] * 2
+    assert device.counters["products"] == 4
+    assert device.counters["products_skipped"] == 8
+
+
+def test_saturations_and_losses_are_counted(device):
+    a = torch.tensor([[500.0, math.inf, -1e9, 464.0, math.nan, 1.0]])
+    device.gemm(a, torch.ones(6, 1))
+    assert device.counters["saturations"] == 3
+    device.reset_counters()
+    got = device.gemm(torch.full((1, 4), 448.0), torch.full((4, 2), 448.0), result="e4m3")
+    assert got.float().tolist() == [[448.0, 448.0]]
+    assert device.counters["saturations"] == 2
+    device.reset_counters()
+    device.gemm(torch.tensor([[1.0, 2.0 ** -100]]), torch.ones(2, 3), ("fp32", "fp32"))
+    assert device.counters["lost"] == 3
+    assert device.counters["saturations"] == 0
+
+
+def test_operands_keep_out_of_autograd(device):
+    a, b = torch.ones(2, 2, requires_grad=True), torch.ones(2, 2)
+    assert not device.gemm(a, b).requires_grad
+
+
+@pytest.mark.parametrize("shapes", [((0, 4), (4, 3)), ((2, 4), (4, 0)), ((2, 0), (0, 3)),
+                                    ((0, 2, 4), (0, 4, 3)), ((0, 0), (0, 0))])
+def test_empty_products(device, shapes):
+    got = device.gemm(torch.ones(shapes[0]), torch.ones(shapes[1]))
+    assert got.shape == (*shapes[0][:-1], shapes[1][-1])
+    assert torch.equal(to_bits(got), torch.zeros(got.shape, dtype=torch.int64))
+    assert device.counters["products"] == 0
+
+
+def test_counters_are_exact_between_threads(device):
+    a, b = torch.ones(2, 8), torch.ones(8, 2)
+    threads = [threading.Thread(target=lambda: [device.gemm(a, b) for _ in range(25)])
+               for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert device.counters["calls"] == 100
+    assert device.counters["products"] == 100 * 32
+
+
+def test_counters_are_read_only(device):
+    with pytest.raises(TypeError):
+        device.counters["calls"] = 3
+    assert set(device.counters) == set(COUNTERS)
+    assert len(device.counters) == len(COUNTERS)
+    assert "'calls': 0" in repr(device.counters)
+
+
+@pytest.mark.parametrize("config", [None, "default", preset("default")])
+def test_the_configuration_may_be_named_or_given(config):
+    assert open_device("emulator", config).config == preset("default")
+
+
+def test_a_configuration_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('schema = 1\nextends = "small"\n[vpcu]\nlanes = 2\n', encoding="utf-8")
+    for source in (path, str(path)):
+        assert open_device("emulator", source).config.vpcu.lanes == 2
+
+
+def test_devices_cannot_be_made_of_the_protocol_alone():
+    with pytest.raises(TypeError, match="abstract"):
+        Device(preset("tiny"))
+
+
+ONES = torch.ones(2, 2)
+
+
+@pytest.mark.parametrize(("call", "code", "says"), [
+    (lambda d: d.gemm(torch.ones(2, 3), torch.ones(4, 5)), "X201", "a is [2, 3] and b is [4, 5]"),
+    (lambda d: d.gemm(ONES, [[1.0]]), "X202", "b is a torch tensor; got list"),
+    (lambda d: d.gemm(ONES.int(), ONES), "X202", "a is int32"),
+    (lambda d: d.gemm(ONES, ONES.to(torch.complex64)), "X202", "b is complex64"),
+    (lambda d: d.gemm(ONES.to("meta"), ONES), "X202", "a is on meta; operands live on the CPU"),
+    (lambda d: d.gemm(ONES, ONES, ("e4m3", "e4m33")), "X203", "did you mean `e4m3`?"),
+    (lambda d: d.gemm(ONES, ONES, "e4m3"), "X203", "formats is a pair of names"),
+    (lambda d: d.gemm(ONES, ONES, None), "X203", "formats is a pair of names"),
+    (lambda d: d.gemm(ONES, ONES, ("bf16", "e4m3")), "X205", "tiny has the formats e4m3; got"),
+    (lambda d: d.gemm(ONES, ONES, result="FP16"), "X203", "did you mean `fp16`?"),
+    (lambda d: d.gemm(torch.ones(1, 2049), torch.ones(2049, 1)), "X204", "K is 2049"),
+    (lambda d: d.gemm(ONES, ONES, exponent=2048), "X207", "from -2048 to 2047; got 2048"),
+    (lambda d: d.gemm(ONES, ONES, exponent=0.5), "X207", "got 0.5"),
+    (lambda d: d.softmax(torch.tensor(1.0)), "X201", "dimension"),
+    (lambda d: d.softmax(torch.ones(2, 65)), "X208", "65"),
+    (lambda d: d.softmax(ONES, "bf17"), "X203", "did you mean `bf16`?"),
+    (lambda d: d.softmax(ONES.long()), "X202", "x is int64"),
+    (lambda d: d.softmax_backward(ONES, torch.ones(2, 3)), "X201", "[2, 3]"),
+])
+def test_bad_input_gets_one_sentence(call, code, says):
+    tiny = open_device("emulator", "tiny")
+    with pytest.raises(UsageError) as caught:
+        call(tiny)
+    assert caught.value.code == code
+    assert says in str(caught.value)
+    assert set(tiny.counters.values()) == {0}
+
+
+@pytest.mark.parametrize(("arguments", "kind", "says"), [
+    (("emulater",), UsageError, "did you mean `emulator`?"),
+    ((None,), UsageError, "got None"),
+    (("rtl",), DeviceError, "'rtl' runs compiled RTL or a board"),
+    (("serial:/dev/ttyUSB0",), DeviceError, "'serial:/dev/ttyUSB0'"),
+    (("emulator", "smal"), ConfigurationError, "did you mean `small`?"),
+    (("emulator", "no/such/file.toml"), ConfigurationError, "X101"),
+    (("emulator", 3), UsageError, "config is a Configuration, a preset's name or a path; got int"),
+])
+def test_devices_that_cannot_be_opened(arguments, kind, says):
+    with pytest.raises(kind) as caught:
+        open_device(*arguments)
+    assert isinstance(caught.value, ExactumError)
+    assert says in str(caught.value)
+
+
+def test_a_closed_device_says_so():
+    with open_device() as opened:
+        pass
+    for call in (lambda: opened.gemm(ONES, ONES), lambda: opened.softmax(ONES),
+                 lambda: opened.softmax_backward(ONES, ONES), opened.__enter__):
+        with pytest.raises(DeviceError, match="closed"):
+            call()
+    opened.close()
+
+
+def test_the_tests_catch_uncounted_zeros(monkeypatch, device):
+    """A fault: every element of A is taken for non-zero."""
+    monkeypatch.setattr(module, "gemm_cycles",
+                        lambda config, mask, *rest, **names: gemm_cycles(
+                            config, torch.ones_like(mask), *rest, **names))
+    with pytest.raises(AssertionError):
+        test_counters_of_a_product(device)
+
+
+def test_the_tests_catch_skipped_infinities(monkeypatch, device):
+    """A fault: the infinities of B do not keep zeros of A from being skipped."""
+    monkeypatch.setattr(module, "gemm_cycles",
+                        lambda config, mask, special, *rest, **names: gemm_cycles(
+                            config, mask, None, *rest, **names))
+    with pytest.raises(AssertionError):
+        test_zeros_against_infinities_are_not_skipped(device)
