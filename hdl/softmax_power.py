@@ -1,7 +1,7 @@
 """Softmax, first step: elements of any format become powers of two (rules S1 to S3)."""
 
 from amaranth.hdl import *
-from amaranth.lib import memory, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import shift_right
@@ -31,9 +31,13 @@ MAGNITUDE_WIDTH = INTEGER_WIDTH - 1 + FRACTION_WIDTH
 # below CODE_EXPONENT only ever move it down again, it keeps FRACTION_WIDTH bits and a guard.
 RISE = (CODE_EXPONENT - 1) + FRACTION_WIDTH + 1 - (SIGNIFICAND_WIDTH - 1) - LOG2E_FRACTION
 
+FLAGS = data.StructLayout({"is_negative": 1, "is_huge": 1, "counts": 1, "is_undefined": 1})
+DECODED = data.StructLayout({
+    "significand": SIGNIFICAND_WIDTH, "fall": 6, "code": FP32.exponent_width - 1, "flags": FLAGS})
+
 
 class Interpolator(wiring.Component):
-    """A table's value at a fraction: one line of 2 or 3 bytes per segment, and a multiplication.
+    """A table's value at a fraction: a memory with each segment's line, and a multiplication.
 
     Members
     -------
@@ -85,8 +89,48 @@ class PowerLane(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        s1 = self._decoded(m)
 
-        # Decode. Subnormals keep their leading zeros.
+        # Times log2(e).
+        s2_product, s2_fall = Signal(PRODUCT_WIDTH), Signal.like(s1.fall)
+        s2_code, s2_flags = Signal(MAGNITUDE_WIDTH - FRACTION_WIDTH), Signal.like(s1.flags)
+        m.d.sync += [
+            s2_product.eq(s1.significand * LOG2E),
+            s2_fall.eq(s1.fall),
+            s2_code.eq(Cat(Const(0, CODE_SHIFT), s1.significand[:-1], s1.code)),
+            s2_flags.eq(s1.flags),
+        ]
+
+        # To fixed point: |t| truncated, and the guard bit.
+        shifted, _ = shift_right(m, Cat(Const(0, RISE), s2_product), s2_fall)
+        s3_magnitude, s3_guard = Signal(MAGNITUDE_WIDTH), Signal()
+        s3_flags = Signal.like(s1.flags)
+        is_huge = s2_flags.is_huge
+        m.d.sync += [
+            s3_magnitude.eq(Mux(is_huge, Cat(Const(0, FRACTION_WIDTH), s2_code), shifted[1:])),
+            s3_guard.eq(shifted[0] & ~is_huge),
+            s3_flags.eq(s2_flags),
+        ]
+
+        # Round and negate in one addition: -(q + g) = ~q + ~g for one bit g.
+        t, is_negative = Signal(INTEGER_WIDTH + FRACTION_WIDTH), s3_flags.is_negative
+        m.d.comb += t.eq((Cat(s3_magnitude, Const(0, 1)) ^ is_negative.replicate(len(t)))
+                         + (s3_guard ^ is_negative))
+        m.submodules.exp2 = exp2 = Interpolator(table=self.table)
+        m.d.comb += exp2.fraction.eq(t[:FRACTION_WIDTH])
+        s4_octave, s4_flags = Signal(INTEGER_WIDTH), Signal.like(s1.flags)
+        m.d.sync += [s4_octave.eq(t[FRACTION_WIDTH:]), s4_flags.eq(s3_flags)]
+
+        # The power of the fraction.
+        m.d.sync += [
+            self.power.value.eq(Mux(s4_flags.counts, exp2.value, 0)),
+            self.power.octave.eq(s4_octave),
+            self.undefined.eq(s4_flags.is_undefined),
+        ]
+        return m
+
+    def _decoded(self, m):
+        """The element's fields, registered. Subnormals keep their leading zeros."""
         negative, is_special, is_nan = Signal(), Signal(), Signal()
         significand = Signal(SIGNIFICAND_WIDTH)
         exponent = Signal(signed(FP32.exponent_width + 1))
@@ -103,67 +147,18 @@ class PowerLane(wiring.Component):
                         is_special.eq(biased.all() & (fmt.ieee | mantissa.all())),
                         is_nan.eq(mantissa.any()),
                     ]
-        is_huge, fall = exponent >= CODE_EXPONENT, CODE_EXPONENT - 1 - exponent
-        s1_significand, s1_fall = Signal(SIGNIFICAND_WIDTH), Signal(6)
-        s1_negative, s1_huge, s1_counts, s1_undefined = Signal(), Signal(), Signal(), Signal()
-        s1_code = Signal(FP32.exponent_width - 1)
+        fall, s1 = CODE_EXPONENT - 1 - exponent, Signal(DECODED, name="s1")
         m.d.sync += [
-            s1_significand.eq(significand),
-            s1_fall.eq(Mux(fall > 63, 63, fall)),  # 63 leaves nothing
-            s1_negative.eq(negative),
-            s1_huge.eq(is_huge),
+            s1.significand.eq(significand),
+            s1.fall.eq(Mux(fall > 63, 63, fall)),  # 63 leaves nothing
             # The bits from those of 2^CODE_EXPONENT on, and CODE_BASE: both in one exponent field.
-            s1_code.eq(exponent - CODE_EXPONENT + (CODE_BASE >> CODE_SHIFT + FP32.mantissa_width)),
-            s1_counts.eq(self.is_present & ~is_special),
-            s1_undefined.eq(self.is_present & is_special & (is_nan | ~negative)),
+            s1.code.eq(exponent - CODE_EXPONENT + (CODE_BASE >> CODE_SHIFT + FP32.mantissa_width)),
+            s1.flags.is_negative.eq(negative),
+            s1.flags.is_huge.eq(exponent >= CODE_EXPONENT),
+            s1.flags.counts.eq(self.is_present & ~is_special),
+            s1.flags.is_undefined.eq(self.is_present & is_special & (is_nan | ~negative)),
         ]
-
-        # Times log2(e).
-        s2_product, s2_fall = Signal(PRODUCT_WIDTH), Signal.like(s1_fall)
-        s2_negative, s2_huge, s2_counts, s2_undefined = Signal(), Signal(), Signal(), Signal()
-        s2_code = Signal(MAGNITUDE_WIDTH - FRACTION_WIDTH)
-        m.d.sync += [
-            s2_product.eq(s1_significand * LOG2E),
-            s2_fall.eq(s1_fall),
-            s2_negative.eq(s1_negative),
-            s2_huge.eq(s1_huge),
-            s2_code.eq(Cat(Const(0, CODE_SHIFT), s1_significand[:-1], s1_code)),
-            s2_counts.eq(s1_counts),
-            s2_undefined.eq(s1_undefined),
-        ]
-
-        # To fixed point: |t| truncated, and the guard bit.
-        shifted, _ = shift_right(m, Cat(Const(0, RISE), s2_product), s2_fall)
-        s3_magnitude, s3_guard = Signal(MAGNITUDE_WIDTH), Signal()
-        s3_negative, s3_counts, s3_undefined = Signal(), Signal(), Signal()
-        m.d.sync += [
-            s3_magnitude.eq(Mux(s2_huge, Cat(Const(0, FRACTION_WIDTH), s2_code), shifted[1:])),
-            s3_guard.eq(shifted[0] & ~s2_huge),
-            s3_negative.eq(s2_negative),
-            s3_counts.eq(s2_counts),
-            s3_undefined.eq(s2_undefined),
-        ]
-
-        # Round and negate in one addition: -(q + g) = ~q + ~g for one bit g.
-        t = Signal(INTEGER_WIDTH + FRACTION_WIDTH)
-        m.d.comb += t.eq((Cat(s3_magnitude, Const(0, 1)) ^ s3_negative.replicate(len(t)))
-                         + (s3_guard ^ s3_negative))
-        m.submodules.exp2 = exp2 = Interpolator(table=self.table)
-        m.d.comb += exp2.fraction.eq(t[:FRACTION_WIDTH])
-        s4_octave, s4_counts, s4_undefined = Signal(INTEGER_WIDTH), Signal(), Signal()
-        m.d.sync += [
-            s4_octave.eq(t[FRACTION_WIDTH:]),
-            s4_counts.eq(s3_counts),
-            s4_undefined.eq(s3_undefined),
-        ]
-
-        # The power of the fraction.
-        m.d.sync += [
-            self.power.value.eq(Mux(s4_counts, exp2.value, 0)),
-            self.power.octave.eq(s4_octave),
-            self.undefined.eq(s4_undefined),
-        ]
-        return m
+        return s1
 
 
 class PowerStage(wiring.Component):

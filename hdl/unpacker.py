@@ -24,7 +24,8 @@ class ValueUnpacker(wiring.Component):
         Nothing more of the row under way will be taken after this cycle: what is left of a word
         begun is padding and goes.
     o : Out(stream of unsigned(32))
-        One element, right-aligned, zeros above.
+        One element, right-aligned, zeros above. What ``row_end`` drops is withdrawn, though it was
+        offered: it was never the row's.
 
     Timing
     ------

@@ -26,6 +26,7 @@ from torch import Tensor
 from ..gen.config import Configuration
 from ..hdl.formats import Format, lookup
 from ..hdl.geometry import DECODE_LATENCY, LANE_LATENCY, ROUND_LATENCY
+from .masks import count_blocks
 from .plan import MOST_ROWS, pieces, tile_columns
 
 __all__ = ["GemmWork", "gemm_cycles"]
@@ -142,7 +143,7 @@ def _rows(counts: Tensor, cuts: list[tuple[int, int]], width: int) -> _Rows:
     k = counts.shape[-1]
     windows = -(-k // WINDOW) or 1
     padded = torch.nn.functional.pad(counts, (0, windows * WINDOW - k))
-    found = padded.unflatten(-1, (windows, WINDOW)).sum(-1, dtype=torch.int32)
+    found = count_blocks(padded, WINDOW)
     costs = found.clamp(min=1)
     per_piece = windows if len(cuts) == 1 else cuts[0][1] // WINDOW
     costs = torch.nn.functional.pad(costs, (0, -windows % per_piece))

@@ -50,8 +50,9 @@ class Plan:
     def gather(self, items: list[int]) -> tuple[Tensor, Tensor]:
         """The bit patterns [M, N] (int64) and the lost flags [M, N] (bool) from ``o``'s items."""
         m, n = self.shape
-        found = torch.tensor(items, dtype=torch.int64).reshape(-1, m, self.columns)
-        matrix = found.permute(1, 0, 2).reshape(m, -1)[:, :n]
+        tiles = -(-n // self.columns)
+        found = torch.tensor(items, dtype=torch.int64).reshape(tiles, m, self.columns)
+        matrix = found.permute(1, 0, 2).reshape(m, tiles * self.columns)[:, :n]
         lost = Result["lost"].offset
         return matrix & (1 << Result["data"].width) - 1, (matrix >> lost & 1).to(torch.bool)
 

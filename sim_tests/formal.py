@@ -146,7 +146,8 @@ def _write_model(m, ports, outputs, folder):
     checks = [f"select -assert-none w:{ready}__ready %coe*:-$dff w:dut.{valid}__valid %i"
               for ready in outputs for valid in outputs]
     script = ["read_rtlil top.il", "prep -flatten -top top", "memory_nordff", "async2sync",
-              "chformal -lower", "dffunmap", *checks, "write_smt2 -wires top.smt2"]
+              "chformal -lower", "dffunmap", *checks, "opt_clean -purge",
+              "write_smt2 -wires top.smt2"]
     (folder / "top.ys").write_text("\n".join(script) + "\n", encoding="utf-8")
     _run(folder, "yosys", "-q", "-s", "top.ys")
 

@@ -2,9 +2,11 @@
 
 A forward call leaves a note under the sequence number of the autograd node that PyTorch has just
 made for it; the products of the backward pass run inside that node and find the note by the same
-number. PyTorch has no public names for the running node and the numbers: three private ones are
-used here and nowhere else. Where no note can be found (a compiled graph, a user's autograd.Function, backward in
+number. Where no note can be found (a compiled graph, a user's autograd.Function, backward in
 another thread) the storages that forward products have read tell data from gradients.
+
+PyTorch has no public names for the running node and the sequence numbers: the three private ones
+that are needed are used in this file only.
 """
 
 import threading

@@ -95,10 +95,10 @@ def run(unit: str, config: Configuration, *, build_dir: str | Path, waves: bool 
         X213 for an unknown unit, or one without a bench.
     """
     chosen, = select([unit])
+    check_tools()
     if unit not in benches():
         raise UsageError("X213", f"the unit {unit} has no bench of its own; benches: "
                          f"{', '.join(benches())}", "exactum sim --list")
-    check_tools()
     folder = Path(build_dir).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     tests = None if tests is None else tuple(tests)

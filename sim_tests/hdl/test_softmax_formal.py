@@ -5,7 +5,7 @@ from amaranth.hdl import *
 
 from exactum.hdl import softmax, softmax_output, softmax_power, softmax_reciprocal, softmax_sum
 from exactum.hdl.softmax import Softmax, softmax_latency
-from sim_tests.formal import prove, reach, saturating_count
+from sim_tests.formal import ProofFailed, prove, reach, saturating_count
 
 TINY = {"lanes": 1, "max_length": 2, "exp_segments": 16, "reciprocal_segments": 16}
 
@@ -94,3 +94,19 @@ def test_no_beat_is_lost_or_doubled():
           depth=depth)
     reach(Softmax(**TINY), lambda m, dut: dut.o.valid & ~dut.o.ready & dut.o.payload.last,
           depth=depth)
+
+
+class RestlessProbability(PlainProbability):
+    """Takes the next power while its result still waits."""
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.sync += self.o.eq(self.power.value)
+        return m
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_payload_that_moves_while_it_waits_is_found(monkeypatch):
+    monkeypatch.setattr(softmax, "Probability", RestlessProbability)
+    with pytest.raises(ProofFailed):
+        prove(Softmax(**TINY), depth=softmax_latency(1) + 4)

@@ -208,6 +208,20 @@ def test_the_number_of_threads_and_the_layout_change_nothing(pair):
     assert torch.equal(lost, flags)
 
 
+@pairs
+def test_working_in_blocks_changes_nothing(pair, monkeypatch):
+    random = torch.Generator().manual_seed(13)
+    names = tuple(fmt.name for fmt in pair)
+    a, b = from_bits(cancelling(pair[0], (2, 20, 16), random), pair[0]), \
+        from_bits(repeating(pair[1], (2, 10, 16), random), pair[1]).transpose(1, 2)
+    a[1] = from_bits(finite(pair[0], (20, 16), random), pair[0])
+    whole = exact_gemm(a, b, names)
+    monkeypatch.setattr(gemm, "_BLOCK", 64)
+    monkeypatch.setattr(window, "_CHUNK_PRODUCTS", 50)
+    assert same(exact_gemm(a, b, names), whole)
+    check(to_bits(a[0])[:, :7], to_bits(b[0].t().contiguous())[:, :7], pair, FP32)
+
+
 @st.composite
 def products(draw):
     """Two formats, A [3, K] and B [K, 3], and a generator for what the property does to them."""
