@@ -74,5 +74,5 @@ def digits_task(*, seed: int, steps: int) -> Task:
 
     facts = {"training images": len(images), "test images": len(test_images), "batch": _BATCH,
              "steps": steps}
-    return Task("digits", batches, Classifier, accuracy, learning_rate=5e-3, averaging=0.98,
+    return Task("digits", batches, Classifier, accuracy, learning_rate=4e-3, averaging=0.99,
                 facts=facts)

@@ -25,7 +25,7 @@ from .training import Task, Training, train
 
 __all__ = ["Comparison", "run"]
 
-_STEPS = {"digits": 800, "text": 400}
+_STEPS = {"digits": 1000, "text": 400}
 _QUICK_STEPS = {"digits": 8, "text": 4}
 _PRECISION = "e4m3"
 _THREADS = 1  # the tensors are small: more would wait for one another, for long on a busy machine

@@ -173,7 +173,7 @@ def ends_in_time(m, dut):
 
 
 def test_compressor():
-    prove(Compressor(block=8), one_operation, last_ends_the_output, depth=10,
+    prove(Compressor(block=8), one_operation, last_ends_the_output, depth=14,
           contract=False)
 
 
