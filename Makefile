@@ -8,7 +8,7 @@ TORCH  ?= torch==2.13.0
 JOBS   ?= $(shell nproc)
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 help:
 	@echo 'make demo   set up, train two networks in exact FP8, write Verilog and a report'
@@ -31,6 +31,7 @@ typecheck: $(VENV)/.test
 	@ln -sfn $(CURDIR)/hdl build/typing/exactum/hdl
 	@ln -sfn $(CURDIR)/gen build/typing/exactum/gen
 	@ln -sfn $(CURDIR)/host build/typing/exactum/host
+	@ln -sfn $(CURDIR)/sim_tests/benches build/typing/exactum/benches
 	@MYPYPATH=build/typing $(BIN)/mypy -p exactum.gen -p exactum.host
 
 bench: $(VENV)/.test simulator

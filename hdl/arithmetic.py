@@ -19,8 +19,9 @@ def tree_sum(values):
 
 def negate_if(condition, value):
     """``-value`` if ``condition``: (what to add, carry to add), so that an adder can take both."""
-    extended = Cat(value, Const(0, 1)).as_signed()
-    return Mux(condition, ~extended, extended), condition
+    if not value.shape().signed:
+        value = Cat(value, Const(0, 1)).as_signed()
+    return Mux(condition, ~value, value), condition
 
 
 def shift_right(m, value, amount, *, unit=1):

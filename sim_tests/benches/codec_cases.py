@@ -63,7 +63,7 @@ def bulk(name, block, seed):
     """All corner cases, then thousands of random blocks of every density, as a few tensors."""
     for case in CASES.values():
         yield tensor_of(name, case)
-    blocks = {8: 130, 16: 65, 32: 32}[lookup(name).width]
+    blocks = {8: 100, 16: 50, 32: 25}[lookup(name).width]
     for fraction in (0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 1):
         yield zero_fraction(name, blocks * block, fraction, seed)
 

@@ -61,7 +61,7 @@ def rows(count, most_windows, seed):
 
 @cocotb.test()
 async def random_rows_in_exactly_their_cycles(dut):
-    everything = rows(150, min(24, MAX_K // BLOCK), SEED)
+    everything = rows(50, min(24, MAX_K // BLOCK), SEED)
     await check(dut, everything, ("flowing",) * 3)
 
 

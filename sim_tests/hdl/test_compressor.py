@@ -6,14 +6,13 @@ from itertools import chain, pairwise
 import pytest
 from amaranth.hdl import *
 
+from exactum.benches.codec_cases import CASES, format_of, tensor_of, zero_fraction
 from exactum.hdl import compressor
 from exactum.hdl.compressor import Compressor
 from exactum.hdl.formats import FORMATS
 from exactum.hdl.layouts import CodecOperation, CodecWord
 from exactum.host.codec import compress, compress_cycles, plain_words
 from sim_tests.streams import PATTERNS, get, pack, put, simulate
-
-from exactum.benches.codec_cases import CASES, format_of, tensor_of, zero_fraction
 
 
 def run(tensors, block=64, stalls=("flowing", "flowing"), one_by_one=False):
@@ -78,11 +77,11 @@ def test_the_end_of_a_tensor_is_padded_to_a_block():
 @pytest.mark.parametrize("name", ["e4m3", "fp16", "fp32"])
 def test_cycles_are_exactly_those_of_the_model(name):
     run([zero_fraction(name, 64 * blocks, zeros)
-         for zeros in (0, 0.05, 0.1, 0.5, 0.9, 0.99, 1) for blocks in (1, 2, 5)], one_by_one=True)
+         for zeros in (0, 0.05, 0.5, 0.95, 1) for blocks in (1, 3)], one_by_one=True)
 
 
-@pytest.mark.parametrize("sink", PATTERNS)
-@pytest.mark.parametrize("source", PATTERNS)
+@pytest.mark.parametrize(("source", "sink"), [  # the bench on the Verilog crosses them all
+    ("alternate", "flowing"), ("flowing", "sparse"), ("sparse", "bursts"), ("bursts", "alternate")])
 def test_operations_of_all_formats_back_to_back_under_stalls(source, sink):
     run([zero_fraction(name, 64 * blocks, zeros) for name, blocks, zeros in [
         ("e4m3", 3, 0.3), ("fp32", 2, 0.5), ("bf16", 1, 1), ("e5m2", 2, 0), ("e4m3", 0, 0),

@@ -86,8 +86,9 @@ def test_every_value_under_the_largest_anchor(fmt):
 @pytest.mark.parametrize("fmt", [E4M3, E5M2], ids=lambda f: f.name)
 def test_every_8_bit_value_in_a_build_of_its_own_format(fmt):
     # Anchors above a value's exponent, as far as the format goes.
-    check(geometry([fmt], 65 + 6, 64), [fmt], [(bits, fmt, anchor) for bits in range(256)
-                for anchor in range(lowest_anchor(bits, fmt), fmt.max_exponent + 1, 3)])
+    check(geometry([fmt], 65 + 6, 64), [fmt], [
+        (bits, fmt, anchor) for bits in range(256)
+        for anchor in range(lowest_anchor(bits, fmt), fmt.max_exponent + 1, 3)])
 
 
 def test_wide_values_under_anchors_near_and_far():

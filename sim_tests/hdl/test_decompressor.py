@@ -6,14 +6,13 @@ import pytest
 import torch
 from amaranth.hdl import *
 
+from exactum.benches.codec_cases import CASES, format_of, tensor_of, zero_fraction
 from exactum.hdl import bitstream, decompressor
 from exactum.hdl.decompressor import Decompressor
 from exactum.hdl.formats import FORMATS
 from exactum.hdl.layouts import CodecOperation, CodecWord, PlainWord
 from exactum.host.codec import compress, decompress_cycles, read_stream
 from sim_tests.streams import PATTERNS, get, pack, put, simulate
-
-from exactum.benches.codec_cases import CASES, format_of, tensor_of, zero_fraction
 
 
 def answer(format, words, blocks, block=64):
@@ -76,7 +75,7 @@ def test_corner_blocks_and_their_cycles(name):
 @pytest.mark.parametrize("name", ["e4m3", "fp16", "fp32"])
 def test_cycles_are_exactly_those_of_the_model(name):
     tensors = [zero_fraction(name, 64 * blocks, zeros)
-               for zeros in (0, 0.05, 0.1, 0.5, 0.9, 0.99, 1) for blocks in (1, 2, 5)]
+               for zeros in (0, 0.05, 0.5, 0.95, 1) for blocks in (1, 3)]
     run([stream_of(x) for x in tensors],
         cycles=[decompress_cycles(x.float() != 0, FORMATS[name].width) for x in tensors])
 
@@ -87,8 +86,8 @@ def test_smaller_blocks(block):
          for name in ("e5m2", "bf16", "fp32") for zeros in (0, 0.2, 0.5, 1)], block)
 
 
-@pytest.mark.parametrize("sink", PATTERNS)
-@pytest.mark.parametrize("source", PATTERNS)
+@pytest.mark.parametrize(("source", "sink"), [  # the bench on the Verilog crosses them all
+    ("alternate", "flowing"), ("flowing", "sparse"), ("sparse", "bursts"), ("bursts", "alternate")])
 def test_operations_of_all_formats_back_to_back_under_stalls(source, sink):
     streams = [stream_of(zero_fraction(name, 64 * blocks, zeros)) for name, blocks, zeros in [
         ("e4m3", 3, 0.3), ("fp32", 2, 0.5), ("bf16", 1, 1), ("e5m2", 2, 0), ("fp16", 3, 0.9)]]

@@ -1,0 +1,70 @@
+"""The shared arithmetic, exhaustively at small widths."""
+
+import pytest
+from amaranth.hdl import *
+from amaranth.sim import Simulator
+
+from exactum.hdl.arithmetic import negate_if, normalise, shift_left, shift_right, tree_sum
+
+
+def table(m, inputs, output):
+    """The output for every value of the inputs."""
+    found = []
+
+    async def bench(ctx):
+        for value in range(1 << len(inputs)):
+            ctx.set(inputs, value)
+            found.append(ctx.get(output))
+
+    simulator = Simulator(m)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return found
+
+
+@pytest.mark.parametrize("unit", [1, 2, 8])
+def test_shift_right_tells_what_it_drops(unit):
+    m, value, amount = Module(), Signal(6), Signal(3)
+    shifted, lost = shift_right(m, value, amount, unit=unit)
+    found = table(m, Cat(value, amount), Cat(shifted, lost))
+    for case, packed in enumerate(found):
+        number, places = case & 63, (case >> 6) * unit
+        assert packed == number >> places | ((number & (1 << places) - 1) != 0) << 6
+
+
+def test_shift_left_drops_above_its_width():
+    m, value, amount = Module(), Signal(4), Signal(2)
+    found = table(m, Cat(value, amount), shift_left(m, value, amount, width=6))
+    assert found == [(case & 15) << (case >> 4) & 63 for case in range(64)]
+
+
+@pytest.mark.parametrize("width", [5, 8])
+def test_normalise_counts_the_leading_zeros(width):
+    m, value = Module(), Signal(width)
+    shifted, amount = normalise(m, value, [4, 2, 1])
+    result = Signal(20)
+    m.d.comb += result.eq(Cat(shifted, amount))
+    for number, packed in enumerate(table(m, value, result)):
+        zeros = width - number.bit_length()
+        assert number == 0 or packed == number << zeros | zeros << width
+
+
+@pytest.mark.parametrize("signed_value", [False, True])
+def test_negate_if_leaves_the_carry_to_the_adder(signed_value):
+    m, condition = Module(), Signal()
+    value = Signal(Shape(5, signed_value))
+    addend, carry = negate_if(condition, value)
+    total = Signal(signed(8))
+    m.d.comb += total.eq(addend + carry)
+    for case, found in enumerate(table(m, Cat(value, condition), total)):
+        number = case & 31
+        number -= 32 * (signed_value and number >= 16)
+        assert found == (-number if case >> 5 else number)
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_tree_sum_keeps_every_bit(count):
+    values = [Signal(3, init=7) for _ in range(count)]
+    total = tree_sum(values)
+    assert len(total) <= 3 + (count - 1).bit_length()
+    assert table(Module(), Signal(1), total) == [7 * count] * 2
