@@ -67,6 +67,8 @@ CODES = _table([
      "`exactum new` overwrites nothing. Choose another name or move the file away."),
     ("X114", "a file or folder cannot be written",
      "The message gives the path and the system's reason: no permission, no space, not a folder."),
+    ("X115", "two configurations are named",
+     "A verb works on one configuration: a preset or a file, as an argument or with -c."),
     ("X201", "wrong shape",
      "A matrix product takes a [M, K] and b [K, N]; softmax takes at least one dimension."),
     ("X202", "wrong kind of argument",

@@ -8,11 +8,14 @@
     i_operation, i_b, i_row -----------------'
 """
 
+from dataclasses import fields
+
 from amaranth.hdl import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .formats import FormatCode
+from .geometry import Geometry
 from .layouts import WORD_WIDTH, Operation, Result, RowAnchor
 from .skipper import Skipper
 from .unpacker import ValueUnpacker
@@ -66,9 +69,9 @@ class Engine(wiring.Component):
     """
 
     def __init__(self, *, lanes, formats, accumulator_width, max_k, b_depth, drains=1):
-        self.vpcu = Vpcu(lanes=lanes, formats=formats, accumulator_width=accumulator_width,
-                         max_k=max_k, b_depth=b_depth, drains=drains)
-        self.geometry = self.vpcu.geometry
+        self.geometry = Geometry(
+            lanes=lanes, formats=formats, accumulator_width=accumulator_width, max_k=max_k,
+            b_depth=b_depth, drains=drains)
         super().__init__({
             "i_operation": In(stream.Signature(Operation)),
             "i_b": In(stream.Signature(WORD_WIDTH)),
@@ -82,7 +85,8 @@ class Engine(wiring.Component):
         m = Module()
         m.submodules.unpacker = unpacker = ValueUnpacker()
         m.submodules.skipper = skipper = Skipper(block=64, max_k=self.geometry.max_k)
-        m.submodules.vpcu = vpcu = self.vpcu
+        m.submodules.vpcu = vpcu = Vpcu(
+            **{field.name: getattr(self.geometry, field.name) for field in fields(Geometry)})
         for name in ("i_operation", "i_b", "i_row"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(vpcu, name))
         wiring.connect(m, wiring.flipped(self.i_values), unpacker.i)

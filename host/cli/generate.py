@@ -14,7 +14,7 @@ __all__ = ["command"]
 
 
 @click.command("generate")
-@click.argument("units", nargs=-1, metavar="[UNIT]...")
+@click.argument("units", nargs=-1, metavar="[PRESET|FILE] [UNIT]...")
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="FOLDER",
               help="Output folder  [default: exactum-NAME of the configuration]")
 @verb

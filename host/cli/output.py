@@ -125,16 +125,34 @@ def verb(function: Callable[..., int | None]) -> Callable[..., int]:
 
 
 def configured(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Options ``-c`` and ``-s``; the function gets the loaded ``config``."""
+    """Options ``-c`` and ``-s``; the function gets the loaded ``config``.
+
+    Where the verb takes ``units`` as arguments, an argument may be the configuration instead.
+    """
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        @click.option("-c", "--config", "source", default=default, show_default=True,
-                      metavar="PRESET|FILE", help="Preset or TOML file.")
+        @click.option("-c", "--config", "source", metavar="PRESET|FILE",
+                      help=f"Preset or TOML file.  [default: {default}]")
         @click.option("-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE",
                       help="Override one key, for example vpcu.lanes=16. Repeatable.")
         @functools.wraps(function)
-        def command(output: Output, *, source: str, overrides: tuple[str, ...], **options: Any
-                    ) -> Any:
+        def command(output: Output, *, source: str | None, overrides: tuple[str, ...],
+                    **options: Any) -> Any:
             from ...gen.config import load
-            return function(output, config=load(source, overrides), **options)
+            sources = [source] if source else []
+            if "units" in options:
+                named, options["units"] = _sorted_words(options["units"])
+                sources += named
+            if len(sources) > 1:
+                raise UsageError("X115", f"one configuration is wanted; got {', '.join(sources)}",
+                                 "name one preset or file")
+            config = load(sources[0] if sources else default, overrides)
+            return function(output, config=config, **options)
         return command
     return decorate
+
+
+def _sorted_words(words: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
+    """The configurations (presets, TOML files) and the other words, which name units."""
+    from ...gen.config import PRESETS
+    named = [word for word in words if word in PRESETS or word.endswith(".toml")]
+    return named, tuple(word for word in words if word not in named)

@@ -15,7 +15,7 @@ __all__ = ["command"]
 
 
 @click.command("sim")
-@click.argument("units", nargs=-1, metavar="[UNIT]...")
+@click.argument("units", nargs=-1, metavar="[PRESET|FILE] [UNIT]...")
 @click.option("-t", "--test", "tests", multiple=True, metavar="NAME",
               help="Run only this test of the bench. Repeatable.")
 @click.option("--waves", is_flag=True, help="Write every signal as FST, for GTKWave or Surfer.")

@@ -77,6 +77,8 @@ def test_every_verb_has_help_and_the_common_options(run, verb):
      'an integer from 1 to 64; got "two"'),
     (["generate", "skiper"], 2, "X213: no unit is called 'skiper' (did you mean `skipper`?)"),
     (["sim", "skiper"], 2, "X213: no unit is called 'skiper' (did you mean `skipper`?)"),
+    (["generate", "small", "tiny"], 2, "X115: one configuration is wanted; got small, tiny"),
+    (["sim", "my.toml", "-c", "tiny"], 2, "X115: one configuration is wanted; got tiny, my.toml"),
     (["sim", "--seed", "-1"], 2, "Invalid value for '--seed'"),
     (["verify", "."], 2, "X112: 'manifest.json' cannot be read: No such file"),
     (["explain", "vpcu.lane"], 2, "X214: 'vpcu.lane' is neither an error code nor a key (did you "
@@ -142,7 +144,7 @@ def test_new_check_and_generate_follow_each_other(run):
     code, out, _ = run("check", "mine.toml")
     assert code == 0
     assert 'name = "mine"' in out
-    code, out, _ = run("generate", "skipper", "-c", "mine.toml")
+    code, out, _ = run("generate", "skipper", "mine.toml")
     assert code == 0
     assert "[1/2] Verilog of skipper ... " in out
     assert "written to exactum-mine; check it with: exactum verify exactum-mine" in out
