@@ -12,11 +12,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from ..gen.config import Configuration
-from ..gen.errors import SimulationError, ToolMissing, UsageError
-from ..gen.units import UNITS, Unit, select
+from ..gen.errors import SimulationError, ToolMissing
+from ..gen.units import Unit, select
 from ..gen.writing import write_unit
 
-__all__ = ["Case", "Result", "benches", "check_tools", "run"]
+__all__ = ["Case", "Result", "check_tools", "run"]
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,6 @@ class Result:
         failed = [f"{case.name}: {case.message}" for case in self.cases if not case.passed]
         return "\n  ".join([f"{self.unit}: {len(self.cases) - len(failed)} of {len(self.cases)} "
                             f"tests passed in {self.seconds:.1f} s", *failed])
-
-
-def benches() -> tuple[str, ...]:
-    """The units that have a bench, in the table's order."""
-    return tuple(name for name in UNITS if find_spec(f"{__package__}.{name}"))
 
 
 def check_tools() -> None:
@@ -92,13 +87,10 @@ def run(unit: str, config: Configuration, *, build_dir: str | Path, waves: bool 
     ToolMissing
         X301 to X303.
     UsageError
-        X213 for an unknown unit, or one without a bench.
+        X213 for an unknown unit.
     """
     chosen, = select([unit])
     check_tools()
-    if unit not in benches():
-        raise UsageError("X213", f"the unit {unit} has no bench of its own; benches: "
-                         f"{', '.join(benches())}", "exactum sim --list")
     folder = Path(build_dir).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     tests = None if tests is None else tuple(tests)

@@ -84,8 +84,9 @@ def forced_product():
     return Product(a, b, ("e4m3", "e4m3"))
 
 
-def test_zeros_over_nan_are_not_skipped():
-    check(configuration(b_depth=128), forced_product())
+@pytest.mark.parametrize("b_depth", [64, 128], ids=["in pieces", "whole"])
+def test_zeros_over_nan_are_not_skipped(b_depth):
+    check(configuration(b_depth=b_depth), forced_product())
 
 
 @pytest.mark.parametrize(("sources", "sink"), [("bursts", "sparse"), ("sparse", "alternate"),

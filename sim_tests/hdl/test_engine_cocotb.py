@@ -14,7 +14,8 @@ FORMATS_OF_8_BITS = {"formats": ["e4m3", "e5m2"], "accumulator_width": 71, "max_
     (FORMATS_OF_8_BITS, [PAIRS]),
     ({"lanes": 2, "b_depth": 256}, [
         "edge_values_of_every_pair_of_formats", "directed_sums_of_every_pair_of_formats",
-        "random_sums_of_every_pair_of_formats", "stalls_change_nothing",
+        "random_sums_of_every_pair_of_formats", "random_sums_of_every_length_in_every_format",
+        "stalls_change_nothing",
         "formats_switch_between_operations", "lost_tells_of_dropped_bits",
         "cycles_are_those_of_the_formula"]),
 ], ids=["every pair of 8-bit operands", "all formats"])
