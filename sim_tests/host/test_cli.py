@@ -11,6 +11,7 @@ from exactum.benches import runner
 from exactum.gen.config import load, preset
 from exactum.gen.doctor import Finding
 from exactum.gen.errors import CODES, DeviceError
+from exactum.gen.units import UNITS
 from exactum.host.cli import VERBS, main
 from sim_tests.repository import python
 
@@ -220,17 +221,16 @@ def bench(monkeypatch):
 
     monkeypatch.setattr(runner, "run", simulate)
     monkeypatch.setattr(runner, "check_tools", lambda: None)
-    monkeypatch.setattr(runner, "benches", lambda: ("skipper", "softmax"))
     return calls, failures
 
 
 def test_sim_runs_every_bench_and_prints_a_table(run, bench):
     code, out, err = run("sim", "--seed", "7", "--waves")
     assert (code, err) == (0, "")
-    assert [call[0] for call in bench[0]] == ["skipper", "softmax"]
+    assert [call[0] for call in bench[0]] == list(UNITS)
     assert bench[0][0][1:] == ("tiny", 7, None)
-    assert "[2/2] bench of softmax ... " in out
-    assert "skipper  pass    1/1    1.0" in out
+    assert "[6/6] bench of softmax ... " in out
+    assert "skipper       pass    1/1    1.0" in out
     assert f"waves of softmax: {Path('exactum-sim/tiny/softmax/w.fst')}" in out
 
 
