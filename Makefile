@@ -61,12 +61,13 @@ $(VENV)/.test: pyproject.toml $(VENV)/.demo
 
 # cocotb needs a simulator and the shared library of the Python that runs it.
 simulator: $(VENV)/.test
-	@missing=; \
+	@mkdir -p build; missing=; \
 	command -v iverilog >/dev/null || missing=iverilog; \
 	$(BIN)/python -c 'import find_libpython, sys; sys.exit(not find_libpython.find_libpython())' \
 	  || missing="$$missing $$($(BIN)/python -c 'import sys; print("libpython3.%d" % sys.version_info[1])')"; \
 	[ -z "$$missing" ] || { \
 	  echo "setting up: $$missing"; \
 	  if [ "$$(id -u)" = 0 ]; then as_root=; else as_root='sudo -n'; fi; \
-	  $$as_root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$as_root apt-get install -y -qq $$missing >/dev/null; \
-	} || { echo "the tests need:$$missing -- run 'sudo apt-get install $$missing', then 'make test' again"; exit 1; }
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  { $$as_root apt-get update -qq && $$as_root apt-get install -y -qq $$missing; } >build/apt.log 2>&1; \
+	} || { echo "the tests need $$missing: run 'sudo apt-get install $$missing', then 'make test' again (build/apt.log says why this did not)"; exit 1; }
