@@ -102,6 +102,9 @@ CODES = _table([
      "vpcu.lanes."),
     ("X215", "a compressed tensor is damaged",
      "Its words are too few, too many or badly padded for its shape (docs/zce.md)."),
+    ("X216", "subnormals are switched off",
+     "`torch.set_flush_denormal(True)` makes the processor take subnormals for zeros. The contract "
+     "honours them, so nothing is computed until they are switched on again."),
     ("X301", "Icarus Verilog is missing",
      "Simulation needs iverilog and vvp: `apt install iverilog` (Debian, Ubuntu) or "
      "`brew install icarus-verilog`."),

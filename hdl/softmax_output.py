@@ -68,13 +68,14 @@ class Probability(wiring.Component):
         is_zero = ~shifted[-1]
 
         # The grid: narrower significands and subnormals leave further bits behind.
-        above, excess = Signal(signed(12)), Const(0)
+        above, excess = Signal(signed(12)), Signal(range(FP32.mantissa_width))
         with m.Switch(s1_result):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
-                    m.d.comb += above.eq(lead - fmt.min_exponent)
-        for fmt in FORMATS.values():  # no Switch: Icarus would wait for s1_result to change
-            excess = Mux(s1_result == fmt.code, FP32.mantissa_width - fmt.mantissa_width, excess)
+                    m.d.comb += [
+                        above.eq(lead - fmt.min_exponent),
+                        excess.eq(FP32.mantissa_width - fmt.mantissa_width),
+                    ]
         is_subnormal = above < 0
         drop, amount = Signal(signed(13)), Signal(range(32))
         m.d.comb += [

@@ -193,9 +193,12 @@ def _scaled_grid(x: Tensor, scale: float, fmt: Format) -> Tensor:
 
 
 def _special(a: Tensor, b: Tensor) -> Tensor:
-    """Rule N3, float32 [..., M, N]: NaN, +-Inf, or 0 where every product is finite."""
-    infinite_a, infinite_b = (torch.where(x.isinf(), x.sign(), 0.0).float() for x in (a, b))
-    sign_a, sign_b = (torch.where(x.isnan(), 0.0, x.sign()).float() for x in (a, b))
+    """Rule N3, float64 [..., M, N]: NaN, +-Inf, or 0 where every product is finite.
+
+    The counts are float64: autocast would lower products of float32 to bfloat16.
+    """
+    infinite_a, infinite_b = (torch.where(x.isinf(), x.sign(), 0.0) for x in (a, b))
+    sign_a, sign_b = (torch.where(x.isnan(), 0.0, x.sign()) for x in (a, b))
     finite_a = sign_a - infinite_a
     balance = torch.matmul(infinite_a, sign_b) + torch.matmul(finite_a, infinite_b)
     by_a = torch.matmul(infinite_a.abs(), sign_b.abs())

@@ -15,9 +15,10 @@ from ..gen.errors import UsageError, nearest
 from ..hdl.formats import E4M3, FORMATS, FP32, Format, lookup
 
 __all__ = ["Operand", "decode", "encode", "from_bits", "max_finite", "operand", "power_of_two",
-           "quantize", "round_grid", "round_to", "to_bits", "torch_dtype"]
+           "quantize", "round_grid", "to_bits", "torch_dtype"]
 
 OVERFLOW_MODES = ("saturate", "overflow")
+_SMALLEST = 5e-324  # of float64's subnormals
 
 _DTYPES = {name: getattr(torch, fmt.torch_name) for name, fmt in FORMATS.items()}
 _FORMATS = {dtype: FORMATS[name] for name, dtype in _DTYPES.items()}
@@ -150,11 +151,6 @@ def quantize(x: Tensor, format: str | Format, overflow: str = "saturate") -> Ten
     return encode(round_grid(x, fmt), fmt, overflow, sign=x)
 
 
-def round_to(x64: Tensor, format: str | Format, overflow: str = "overflow") -> Tensor:
-    """`quantize` for float64 values, with the results' default for overflow."""
-    return quantize(x64, format, overflow)
-
-
 def to_bits(x: Tensor) -> Tensor:
     """The bit patterns of a tensor of a format's dtype, as non-negative int64."""
     fmt = _FORMATS[x.dtype]
@@ -227,7 +223,10 @@ def checked_tensor(x: Tensor, name: str) -> Tensor:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FORMATS)
         raise UsageError("X202", f"{name} is {str(x.dtype).removeprefix('torch.')}; "
                                  f"an operand is one of {names}, float64")
-    return x.detach()
+    if _SMALLEST * 1.0 == 0.0:
+        raise UsageError("X216", "this thread flushes subnormals to zero; here they count",
+                         "call torch.set_flush_denormal(False)")
+    return x.detach().resolve_neg()
 
 
 def _carrier(x: Tensor) -> Tensor:

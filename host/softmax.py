@@ -108,7 +108,7 @@ def softmax_backward(p: Tensor, dp: Tensor) -> Tensor:
     if p.shape != dp.shape:
         raise UsageError("X201", f"p is {list(p.shape)} and dp is {list(dp.shape)}; "
                                  "softmax_backward takes two tensors of one shape")
-    out = torch.empty(p_rows.shape)
+    out = torch.empty(p_rows.shape, dtype=torch.float32)
     for part in _chunks(p_rows):
         left, right = _fp32(p_rows[part]), _fp32(dp_rows[part])
         out[part] = left * (right - _row_dot(left, right))
@@ -193,7 +193,7 @@ def _probabilities(x: Tensor, exp2: Table, reciprocal: Table) -> Tensor:
     fraction, place = _normalised(high, low)
     scale = (top - 1 << BIN_WIDTH) + place + VALUE_WIDTH
 
-    exponent = (octave - scale).clamp_(min=-400)
+    exponent = (octave - scale).clamp_(min=-400, max=0)  # of what counts it is negative
     power = (exponent + _FP64_BIAS << _FP64_MANTISSA).view(torch.float64)
     p = (value * _values(fraction, reciprocal)).double().mul_(power).clamp_(max=1.0)
     if not all_counted:

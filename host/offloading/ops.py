@@ -64,7 +64,9 @@ class Product(NamedTuple):
             return reason
         if left.dim() != self.rank or right.dim() != self.rank \
                 or left.shape[-1] != right.shape[-2] or left.shape[:-2] != right.shape[:-2] \
-                or (addend is not None and not _expands(addend.shape, self._result_shape)):
+                or (addend is not None and not _expands(addend.shape, self._result_shape)) \
+                or (addend is not None and addend is self.out
+                    and addend.shape != self._result_shape):  # in place: nothing is broadcast
             return "shapes that do not fit"
         return None if self.products else "empty operand"
 
@@ -206,14 +208,42 @@ OFFLOADED: dict[str, Callable[..., Call]] = {
 
 @dataclass(frozen=True)
 class Watched:
-    """An operation that stays in PyTorch: why, and how many products it takes."""
+    """An operation that stays in PyTorch: why, and how many products it takes, None if unknown."""
 
     reason: str
-    products: Callable[..., int]
+    products: Callable[..., int | None]
 
 
 def _none(*_: Any, **__: Any) -> int:
     return 0
+
+
+def _unknown(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _matrices(left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
+    return left.numel() * right.shape[-1]
+
+
+def _activated(_: Tensor, left: Tensor, right: Tensor, **__: Any) -> int:
+    return _matrices(left, right)
+
+
+def _vector(first: Tensor, *_: Any, **__: Any) -> int:
+    return first.numel()
+
+
+def _added_vector(_: Tensor, matrix: Tensor, *__: Any, **___: Any) -> int:
+    return matrix.numel()
+
+
+def _recurrent(x: Tensor, for_input: Tensor, for_state: Tensor, *_: Any) -> int:
+    return math.prod(x.shape[:-1]) * (for_input.numel() + for_state.numel())
+
+
+def _recurrent_backward(*arguments: Any) -> int:
+    return 2 * _recurrent(*arguments)
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int],
@@ -237,6 +267,11 @@ def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, _: Any, s
     return sum(mask[:2]) * _convolution(x, weight, None, stride, padding, dilation, transposed)
 
 
+def _onednn_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int],
+                        stride: list[int], dilation: list[int], *_: Any) -> int:
+    return _convolution(x, weight, bias, stride, padding, dilation, False)
+
+
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
     return query.numel() * key.shape[-2] + math.prod(query.shape[:-1]) * math.prod(
         value.shape[-2:])
@@ -254,19 +289,37 @@ _ATTENTION = ("fused attention kernel; use torch.nn.attention.sdpa_kernel(SDPBac
 _FAST_PATH = ("fused inference kernel; call torch.backends.mha.set_fastpath_enabled(False) to have "
               "its products offloaded")
 _VECTOR = "product with a vector"
+_RECURRENT = "fused recurrent kernel"
+_QUANTISED = "product of quantised tensors"
 
 WATCHED: dict[str, Watched] = {
     "_log_softmax": Watched(_LOG_SOFTMAX, _none),
+    "_log_softmax.out": Watched(_LOG_SOFTMAX, _none),
     "_log_softmax_backward_data": Watched(_LOG_SOFTMAX, _none),
+    "_masked_softmax": Watched("softmax with a mask of its own", _none),
     "convolution": Watched(_CONVOLUTION, _convolution),
     "convolution_backward": Watched(_CONVOLUTION, _convolution_backward),
+    "mkldnn_convolution": Watched(_CONVOLUTION, _onednn_convolution),
     "_scaled_dot_product_flash_attention_for_cpu": Watched(_ATTENTION, _attention),
     "_scaled_dot_product_flash_attention_for_cpu_backward":
         Watched(_ATTENTION, _attention_backward),
-    "_native_multi_head_attention": Watched(_FAST_PATH, _none),
-    "_transformer_encoder_layer_fwd": Watched(_FAST_PATH, _none),
-    "mkldnn_rnn_layer": Watched("fused recurrent kernel", _none),
-    "mv": Watched(_VECTOR, lambda matrix, vector: matrix.numel()),
-    "addmv": Watched(_VECTOR, lambda addend, matrix, vector, **_: matrix.numel()),
-    "dot": Watched(_VECTOR, lambda left, right: left.numel()),
+    "_native_multi_head_attention": Watched(_FAST_PATH, _unknown),
+    "_transformer_encoder_layer_fwd": Watched(_FAST_PATH, _unknown),
+    "_addmm_activation": Watched("product fused with an activation", _activated),
+    "_addmm_activation.out": Watched("product fused with an activation", _activated),
+    "mkldnn_rnn_layer": Watched(_RECURRENT, _recurrent),
+    "mkldnn_rnn_layer_backward": Watched(_RECURRENT, _recurrent_backward),
+    "_int_mm": Watched(_QUANTISED, _matrices),
+    "_int_mm.out": Watched(_QUANTISED, _matrices),
+    "_scaled_mm": Watched(_QUANTISED, _matrices),
+    "_weight_int8pack_mm": Watched(_QUANTISED, _unknown),
+    "mv": Watched(_VECTOR, _vector),
+    "mv.out": Watched(_VECTOR, _vector),
+    "addmv": Watched(_VECTOR, _added_vector),
+    "addmv.out": Watched(_VECTOR, _added_vector),
+    "addmv_": Watched(_VECTOR, _added_vector),
+    "dot": Watched(_VECTOR, _vector),
+    "dot.out": Watched(_VECTOR, _vector),
+    "vdot": Watched(_VECTOR, _vector),
+    "vdot.out": Watched(_VECTOR, _vector),
 }

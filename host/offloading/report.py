@@ -83,14 +83,15 @@ class Row:
 class Fallback:
     """An operation that PyTorch ran: which, in which layer, why, how often.
 
-    ``products`` counts the scalar products it took; 0 for operations that take none.
+    ``products`` counts the scalar products it took: 0 for operations that take none, None for
+    those of which the number is not known.
     """
 
     op: str
     layer: str
     reason: str
     calls: int = 0
-    products: int = 0
+    products: int | None = 0
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Report:
     rows : tuple of Row
         What ran on the device, most cycles first.
     fallbacks : tuple of Fallback
-        What did not, and why; most products first.
+        What did not, and why; unknown numbers of products first, then most products.
     policy : str
     device : str
         Name of the device's configuration.
@@ -122,7 +123,7 @@ class Report:
         """A snapshot of rows that go on counting."""
         return cls(
             tuple(sorted(map(replace, rows), key=lambda row: -row.cycles)),
-            tuple(sorted(map(replace, fallbacks), key=lambda row: (-row.products, -row.calls))),
+            tuple(sorted(map(replace, fallbacks), key=_fallback_order)),
             policy, config.name, config.clock_mhz)
 
     def total(self, counter: str) -> int:
@@ -140,10 +141,17 @@ class Report:
         return skipped / max(1, skipped + self.total("products"))
 
     @property
-    def offloaded_share(self) -> float:
-        """Share of all products seen that were the device's to take; 1 where there are none."""
+    def offloaded_share(self) -> float | None:
+        """Share of all products seen that were the device's to take; 1 where there are none.
+
+        None if PyTorch ran an operation of which the number of products is not known.
+        """
         offloaded = self.total("products") + self.total("products_skipped")
-        missed = sum(row.products for row in self.fallbacks)
+        missed = 0
+        for row in self.fallbacks:
+            if row.products is None:
+                return None
+            missed += row.products
         return offloaded / (offloaded + missed) if offloaded + missed else 1.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,6 +213,10 @@ class Report:
         with console.capture() as capture:
             console.print(self)
         return capture.get()
+
+
+def _fallback_order(row: Fallback) -> tuple[float, int]:
+    return (float("-inf") if row.products is None else -row.products, -row.calls)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -1,21 +1,26 @@
 """Who calls: the layer an operation belongs to, its role, and which operand is the gradient.
 
 A forward call leaves a note under the sequence number of the autograd node that PyTorch has just
-made for it; the products of the backward pass run inside that node and find the note by the same
-number. Where no note can be found (a compiled graph, a user's autograd.Function, backward in
-another thread) the storages that forward products have read tell data from gradients.
+made for it, and under the edges of that node; the products of the backward pass run inside the
+node and find the note by the same key. Sequence numbers are counted in each thread, so that without
+the edges a node of another thread would find a stranger's note. Where no note can be found (a
+compiled graph, a user's autograd.Function, backward in another thread) the storages that forward
+products have read tell data from gradients.
 
-PyTorch has no public names for the running node and the sequence numbers: the three private ones
-that are needed are used in this file only.
+PyTorch has no public names for the running node, the sequence numbers and a checkpoint's
+recomputation: the private ones that are needed are used in this file only.
 """
 
+import sys
 import threading
 import weakref
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.autograd.graph import _engine_run_backward
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -27,6 +32,11 @@ from .policy import OpContext, Role
 __all__ = ["Layers", "Roles"]
 
 MOST_NOTES = 1 << 16  # of one thread; forward passes without a backward leave theirs behind
+
+_Key = tuple[Any, ...]  # a node's sequence number, and one or two values for each of its edges
+
+_CHECKPOINT = torch.utils.checkpoint.__file__
+_ENGINE = _engine_run_backward.__code__
 
 
 class Layers:
@@ -154,7 +164,7 @@ class Roles:
             return OpContext(op, layer, "forward", call.sizes)
         return OpContext(op, layer, "backward", call.sizes, (True, False))
 
-    def _notes(self) -> dict[int, _Note]:
+    def _notes(self) -> dict[_Key, _Note]:
         try:
             return self._local.notes
         except AttributeError:
@@ -163,14 +173,15 @@ class Roles:
 
     def _noted(self, node: Any) -> _Note | None:
         """What the forward call of a backward node has left."""
-        return None if node is None else self._notes().get(node._sequence_nr())
+        return None if node is None else self._notes().get(_key_of_node(node))
 
     def _leave_note(self, note: _Note, operands: Iterable[Any]) -> None:
         """For the backward pass, if there will be one."""
-        if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad
-                                           for t in operands):
+        if not torch.is_grad_enabled():
+            return
+        if tracked := [t for t in operands if isinstance(t, Tensor) and t.requires_grad]:
             notes = self._notes()
-            notes.setdefault(_last_sequence_number(), note)
+            notes.setdefault(_key_of_call(tracked), note)
             if len(notes) > MOST_NOTES:
                 del notes[next(iter(notes))]
 
@@ -226,12 +237,49 @@ def _by_note(product: Product, met: _Operands) -> tuple[Role, tuple[bool, bool]]
 def _backward_node() -> Any:
     """The autograd node whose backward runs in this thread, or None.
 
-    A checkpoint's recomputation also runs inside a node, but with gradients enabled: that is
-    forward. So is, by the same sign, backward with ``create_graph=True``.
+    A checkpoint's recomputation also runs inside a node, but is forward. So is, as gradients are
+    enabled, backward with ``create_graph=True``.
     """
-    return None if torch.is_grad_enabled() else torch._C._current_autograd_node()
+    if torch.is_grad_enabled():
+        return None
+    node = torch._C._current_autograd_node()
+    return None if node is None or _recomputes() else node
 
 
-def _last_sequence_number() -> int:
+def _recomputes() -> bool:
+    """Whether a checkpoint recomputes here: it is nearer in the call stack than the engine.
+
+    Gradients do not tell: they are disabled in ``no_grad`` and in an autograd.Function's forward.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _ENGINE:
+            return False
+        if frame.f_code.co_filename == _CHECKPOINT:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _key_of_call(tracked: Iterable[Tensor]) -> _Key:
     """Of the node that autograd has just made for the running forward call, in this thread."""
-    return torch.autograd._get_sequence_nr() - 1
+    key = [torch.autograd._get_sequence_nr() - 1]
+    for x in tracked:
+        if x.grad_fn is None:
+            key.append(x.data_ptr())
+        else:
+            key += x.grad_fn.name(), x.grad_fn._sequence_nr()
+    return tuple(key)
+
+
+def _key_of_node(node: Any) -> _Key:
+    """The same of a node that runs backward: its edges lead to the operands' nodes."""
+    key = [node._sequence_nr()]
+    for nearer, _ in node.next_functions:
+        if nearer is None:
+            continue
+        if (leaf := getattr(nearer, "variable", None)) is not None:
+            key.append(leaf.data_ptr())
+        else:
+            key += nearer.name(), nearer._sequence_nr()
+    return tuple(key)

@@ -27,6 +27,8 @@ __all__ = ["Session", "offload"]
 
 # Set while a device works (its own products are PyTorch's) and while a session is paused.
 _bypass: ContextVar[bool] = ContextVar("exactum_bypass", default=False)
+# Set while PyTorch runs a watched operation: those that it consists of are counted with it.
+_watching: ContextVar[bool] = ContextVar("exactum_watching", default=False)
 _installed = threading.Lock()  # held by the one session of the process
 
 
@@ -144,10 +146,15 @@ class Session:
         watched = WATCHED[name]
 
         def route(keyset: Any, *arguments: Any, **options: Any) -> Any:
-            result = native(keyset, *arguments, **options)  # refuses malformed arguments
-            if not _bypass.get():
-                self._count_fallback(name, watched.reason, arguments,
-                                     watched.products(*arguments, **options))
+            if _bypass.get() or _watching.get():
+                return native(keyset, *arguments, **options)
+            token = _watching.set(True)
+            try:
+                result = native(keyset, *arguments, **options)  # refuses malformed arguments
+            finally:
+                _watching.reset(token)
+            self._count_fallback(name, watched.reason, arguments,
+                                 watched.products(*arguments, **options))
             return result
         return route
 
@@ -160,11 +167,9 @@ class Session:
             context = self._roles.context(_OPS[type(call)], call)
             if reason := self._too_long(call):
                 return reason
-            choice = self.policy(context)
+            choice = _choice_from(self.policy(context))
             if choice is None:
                 return "the policy keeps it in PyTorch"
-            if isinstance(choice, str):
-                choice = Choice((choice, choice))
             if reason := self._missing(context.op, choice):
                 return reason
             with self._lock:
@@ -210,14 +215,32 @@ class Session:
         row.calls += 1
         row.seconds += seconds
 
-    def _count_fallback(self, name: str, reason: str, arguments: tuple, products: int) -> None:
+    def _count_fallback(self, name: str, reason: str, arguments: tuple,
+                        products: int | None) -> None:
         with self._lock:
             key = (name, self._roles.layer(arguments), reason)
             row = self._fallbacks.get(key)
             if row is None:
                 row = self._fallbacks[key] = Fallback(*key)
             row.calls += 1
-            row.products += products
+            row.products = None if row.products is None or products is None \
+                else row.products + products
+
+
+def _choice_from(answer: Any) -> Choice | None:
+    """A policy's answer as a choice, None if the operation is to stay in PyTorch."""
+    if isinstance(answer, str):
+        return Choice((answer, answer))
+    if answer is None or (isinstance(answer, Choice) and _is_pair(answer.formats, str)
+                          and _is_pair(answer.scaled, bool)):
+        return answer
+    raise UsageError("X209", "a policy answers a Choice (a pair of format names, a pair of bools), "
+                     f"a format name or None; got {answer!r}")
+
+
+def _is_pair(value: Any, kind: type) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(
+        isinstance(item, kind) for item in value)
 
 
 _OPS = {Product: "gemm", Softmax: "softmax", SoftmaxBackward: "softmax_backward"}

@@ -60,12 +60,15 @@ def _fallbacks(report: "Report") -> Table | str:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
     for row in report.fallbacks:
-        table.add_row(row.layer or "–", row.op, short(row.calls), short(row.products), row.reason)
+        table.add_row(row.layer or "–", row.op, short(row.calls),
+                      "–" if row.products is None else short(row.products), row.reason)
     return table
 
 
 def _totals(report: "Report") -> str:
     cycles = report.total("cycles")
-    return (f"{report.offloaded_share:.1%} of the products offloaded, {report.skipped_share:.1%} "
-            f"of those skipped; {cycles:,} cycles, {duration(report.seconds_of(cycles))} at "
+    share = report.offloaded_share
+    offloaded = "at least one operation of unknown size was not offloaded" if share is None \
+        else f"{share:.1%} of the products offloaded"
+    return (f"{offloaded}; {report.skipped_share:.1%} of those that were, skipped; {cycles:,} cycles, {duration(report.seconds_of(cycles))} at "
             f"{report.clock_mhz:g} MHz; {duration(report.total('seconds'))} here")

@@ -28,7 +28,7 @@ CONFIG = SimpleNamespace(vpcu=VPCU)
 SEED = int(os.environ.get("EXACTUM_SEED", "1"))
 ENABLED = [FORMATS[name] for name in VPCU.formats]
 PAIRS = list(itertools.product(ENABLED, repeat=2))
-LENGTHS = (1, 2, 3, 63, 64, 65, 768)
+LENGTHS = tuple(k for k in (1, 2, 3, 63, 64, 65, 768) if k <= VPCU.max_k)
 LIMIT = 1_000_000  # cycles of the watchdog
 
 
@@ -197,7 +197,7 @@ async def stalls_change_nothing(dut, sources, sink):
     stalls = dict.fromkeys(INPUTS, PATTERNS[sources])
     machine = Machine(dut, o=PATTERNS[sink], **stalls)
     random = generator(len(sources) + 10 * len(sink))
-    shape = 3, 70, tile_columns(CONFIG, PAIRS[0]) + 1
+    shape = 3, min(70, VPCU.max_k), tile_columns(CONFIG, PAIRS[0]) + 1
     await machine.run(random_product(PAIRS[0], shape, random, density=0.1),
                       random_product(PAIRS[-1], (2, 5, 2), random))
     await machine.finish()
@@ -212,6 +212,46 @@ async def formats_switch_between_operations(dut):
     order = torch.randperm(len(PAIRS), generator=random).tolist()
     await machine.run(*(random_product(PAIRS[n], (2, 4, 1), random, result=next(results),
                                        octaves=6, exponent=n - 5) for n in order))
+    await machine.finish()
+
+
+@cocotb.test()
+async def as_many_of_the_largest_as_the_window_holds(dut):
+    """``max_k`` largest products of either sign; 128 where more would take too long."""
+    await start(dut, limit=LIMIT)
+    machine = Machine(dut)
+    k = min(128, VPCU.max_k)
+    for pair in PAIRS:
+        a = torch.full((1, k), pair[0].max_finite_bits)
+        b = torch.full((k, 2), pair[1].max_finite_bits)
+        b[:, 1] |= 1 << pair[1].width - 1
+        await machine.run(Product(a, b, pair, exponent=-128))
+    await machine.finish()
+
+
+@cocotb.test()
+async def formats_switch_between_rows_of_few_elements(dut):
+    """The width of A's packed values changes while the row before is still on its way."""
+    await start(dut, limit=LIMIT)
+    machine = Machine(dut)
+    random = generator(6)
+    order = sorted(ENABLED, key=lambda fmt: fmt.width)
+    products = [random_product((fmt, ENABLED[0]), (m, k, 1), random, octaves=6)
+                for fmt in order + order[::-1] for m, k in ((1, 64), (1, 1), (1, 3), (2, 2))]
+    await machine.run(*products)
+    await machine.finish()
+
+
+@cocotb.test()
+async def no_elements_over_a_bank_that_held_infinities(dut):
+    """K = 0 gives +0 whatever the tile before left behind."""
+    await start(dut, limit=LIMIT)
+    machine = Machine(dut)
+    for fmt in ENABLED:
+        one = torch.full((1, 1), fmt.bias << fmt.mantissa_width)
+        special = Product(one, torch.full((1, 2), fmt.nan_bits), (fmt, fmt))
+        empty = Product(one[:, :0], special.b[:0], (fmt, fmt))
+        await machine.run(special, special, empty, empty)
     await machine.finish()
 
 
@@ -244,7 +284,8 @@ async def cycles_are_those_of_the_formula(dut):
     random = generator(9)
     for number in range(16):
         pair = PAIRS[number * 7 % len(PAIRS)]
-        m, k, n = (int(torch.randint(1, high, (), generator=random)) for high in (6, 150, 20))
+        m, k, n = (int(torch.randint(1, high, (), generator=random))
+                   for high in (6, min(150, VPCU.max_k), 20))
         product = random_product(pair, (m, k, n), random, density=(0.02, 0.2, 0.9)[number % 3])
         if number % 4 == 0:  # some rows of B may not be skipped
             special = torch.rand((k, n), generator=random) < 0.02

@@ -116,6 +116,34 @@ def test_saturations_and_losses_are_counted(device):
     assert device.counters["saturations"] == 0
 
 
+def test_infinities_are_counted_right_under_autocast(device):
+    a, b = torch.ones(1, 300), torch.ones(300, 1)
+    a[0, :257] = math.inf
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert device.gemm(a, b, ("fp32", "fp32")).item() == math.inf
+
+
+def test_flushed_subnormals_are_refused(device):
+    torch.set_flush_denormal(True)
+    try:
+        with pytest.raises(UsageError, match=r"X216.*\n.*set_flush_denormal\(False\)"):
+            device.gemm(torch.ones(1, 1), torch.ones(1, 1))
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_negative_views_are_taken_as_their_values(device):
+    x = torch.complex(torch.ones(2, 2), torch.ones(2, 2)).conj().imag
+    assert x.is_neg()
+    assert torch.equal(device.gemm(x, torch.eye(2)), -torch.ones(2, 2))
+
+
+def test_saturations_and_bytes_of_both_operands_count(device):
+    device.gemm(torch.ones(2, 64), torch.full((64, 1), 1e9), ("fp16", "e4m3"))
+    assert device.counters["saturations"] == 64
+    assert device.counters["bytes_in"] == (2 * (1 + 64 * 16) + 7) // 8 + 64
+
+
 def test_operands_keep_out_of_autograd(device):
     a, b = torch.ones(2, 2, requires_grad=True), torch.ones(2, 2)
     assert not device.gemm(a, b).requires_grad

@@ -163,6 +163,22 @@ def test_masks_and_large_logits_give_the_right_answer():
             assert exact_softmax(x, "bf16", config=CONFIG).tolist() == wanted
 
 
+@pytest.mark.parametrize("far", [-735.0, -2154.0, -1e9, -3e38])
+def test_masked_elements_are_plus_zero_however_low_the_others(far):
+    row = exact_softmax(torch.tensor([-INF, far, far]), "fp32", config=CONFIG)
+    assert to_bits(row)[0] == 0
+    assert row.tolist()[1:] == pytest.approx([0.5, 0.5], rel=2.0 ** -14)
+
+
+def test_backward_is_fp32_whatever_the_default_dtype():
+    torch.set_default_dtype(torch.float64)
+    try:
+        p = torch.full((1, 2), 0.5)
+        assert softmax_backward(p, p).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("fmt", FORMATS.values(), ids=FORMATS)
 def test_undefined_rows_are_canonical_nan_and_leave_the_others_alone(fmt):
     x = torch.tensor([[1.0, math.nan, -INF], [INF, 1.0, 1.0], [-INF] * 3, [-math.nan, 0, 0],
