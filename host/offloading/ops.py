@@ -208,10 +208,20 @@ OFFLOADED: dict[str, Callable[..., Call]] = {
 
 @dataclass(frozen=True)
 class Watched:
-    """An operation that stays in PyTorch: why, and how many products it takes, None if unknown."""
+    """An operation that stays in PyTorch.
+
+    Members
+    -------
+    reason : str
+    products : callable
+        Gives, from the operation's arguments, how many products it takes; None if unknown.
+    whole : bool
+        PyTorch runs all of it. Otherwise the operations that it calls are met on their own.
+    """
 
     reason: str
     products: Callable[..., int | None]
+    whole: bool = True
 
 
 def _none(*_: Any, **__: Any) -> int:
@@ -303,8 +313,8 @@ WATCHED: dict[str, Watched] = {
     "_scaled_dot_product_flash_attention_for_cpu": Watched(_ATTENTION, _attention),
     "_scaled_dot_product_flash_attention_for_cpu_backward":
         Watched(_ATTENTION, _attention_backward),
-    "_native_multi_head_attention": Watched(_FAST_PATH, _unknown),
-    "_transformer_encoder_layer_fwd": Watched(_FAST_PATH, _unknown),
+    "_native_multi_head_attention": Watched(_FAST_PATH, _unknown, whole=False),
+    "_transformer_encoder_layer_fwd": Watched(_FAST_PATH, _unknown, whole=False),
     "_addmm_activation": Watched("product fused with an activation", _activated),
     "_addmm_activation.out": Watched("product fused with an activation", _activated),
     "mkldnn_rnn_layer": Watched(_RECURRENT, _recurrent),

@@ -15,6 +15,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -33,10 +34,13 @@ __all__ = ["Layers", "Roles"]
 
 MOST_NOTES = 1 << 16  # of one thread; forward passes without a backward leave theirs behind
 
-_Key = tuple[Any, ...]  # a node's sequence number, and one or two values for each of its edges
+# A node's sequence number; then for each of its edges that of the node it leads to, or a leaf's
+# address.
+_Key = tuple[int, ...]
 
 _CHECKPOINT = torch.utils.checkpoint.__file__
 _ENGINE = _engine_run_backward.__code__
+_LEAF: Any = vars(torch._C._functions)["AccumulateGrad"]  # not in its type stubs
 
 
 class Layers:
@@ -191,7 +195,7 @@ class Roles:
         self._side[left.untyped_storage()] = "weight-gradient"
         self._side[right.untyped_storage()] = "data-gradient"
         operands = _Operands(_Operand(left), _Operand(right), product.sizes)
-        self._leave_note(_Note(self.layers.current, operands), (left, right, product.addend))
+        self._leave_note(_Note(self.layers.current, operands), (product.addend, left, right))
 
     def _by_storage(self, product: Product) -> tuple[Role, tuple[bool, bool]]:
         """Role and gradients of a backward product without a note: what forward read is data.
@@ -251,7 +255,7 @@ def _recomputes() -> bool:
 
     Gradients do not tell: they are disabled in ``no_grad`` and in an autograd.Function's forward.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code is _ENGINE:
             return False
@@ -265,10 +269,8 @@ def _key_of_call(tracked: Iterable[Tensor]) -> _Key:
     """Of the node that autograd has just made for the running forward call, in this thread."""
     key = [torch.autograd._get_sequence_nr() - 1]
     for x in tracked:
-        if x.grad_fn is None:
-            key.append(x.data_ptr())
-        else:
-            key += x.grad_fn.name(), x.grad_fn._sequence_nr()
+        made_by = x.grad_fn
+        key.append(x.data_ptr() if made_by is None else made_by._sequence_nr())
     return tuple(key)
 
 
@@ -276,10 +278,8 @@ def _key_of_node(node: Any) -> _Key:
     """The same of a node that runs backward: its edges lead to the operands' nodes."""
     key = [node._sequence_nr()]
     for nearer, _ in node.next_functions:
-        if nearer is None:
-            continue
-        if (leaf := getattr(nearer, "variable", None)) is not None:
-            key.append(leaf.data_ptr())
-        else:
-            key += nearer.name(), nearer._sequence_nr()
+        if isinstance(nearer, _LEAF):
+            key.append(nearer.variable.data_ptr())
+        elif nearer is not None:
+            key.append(nearer._sequence_nr())
     return tuple(key)

@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "offload"]
 
-# Set while a device works (its own products are PyTorch's) and while a session is paused.
+# Set while a device works (its own products are PyTorch's), while PyTorch runs an operation that is
+# counted as a whole, and while a session is paused.
 _bypass: ContextVar[bool] = ContextVar("exactum_bypass", default=False)
-# Set while PyTorch runs a watched operation: those that it consists of are counted with it.
-_watching: ContextVar[bool] = ContextVar("exactum_watching", default=False)
 _installed = threading.Lock()  # held by the one session of the process
 
 
@@ -146,13 +145,13 @@ class Session:
         watched = WATCHED[name]
 
         def route(keyset: Any, *arguments: Any, **options: Any) -> Any:
-            if _bypass.get() or _watching.get():
+            if _bypass.get():
                 return native(keyset, *arguments, **options)
-            token = _watching.set(True)
+            token = _bypass.set(watched.whole)
             try:
                 result = native(keyset, *arguments, **options)  # refuses malformed arguments
             finally:
-                _watching.reset(token)
+                _bypass.reset(token)
             self._count_fallback(name, watched.reason, arguments,
                                  watched.products(*arguments, **options))
             return result

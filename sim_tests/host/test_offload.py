@@ -8,7 +8,7 @@ from torch import nn
 
 from exactum.gen.errors import UsageError
 from exactum.host import offload, open_device, quantize
-from exactum.host.offloading import routing, session
+from exactum.host.offloading import Choice, routing, session
 from exactum.host.offloading.ops import OFFLOADED, WATCHED
 from sim_tests.host.recorder import Recorder, scaled
 
@@ -147,6 +147,30 @@ def test_half_precision_tensors_give_results_rounded_once_to_their_dtype(device,
     assert same_bits(added, quantize(exact + a[:, :4].float(), name, "overflow"))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_sum_beyond_the_dtype_becomes_infinite(device, dtype):
+    largest = torch.full((1, 1), torch.finfo(dtype).max, dtype=dtype)
+    one = torch.ones(1, 1, dtype=dtype)
+    with offload(device, "fp32") as session:
+        sums = [torch.addmm(sign * largest, sign * largest, one) for sign in (1, -1)]
+    assert [float(x) for x in sums] == [torch.inf, -torch.inf]
+    assert session.report().total("calls") == 2
+
+
+@pytest.mark.parametrize("shape", [(6,), (1, 6), (6, 1), ()], ids=str)
+def test_in_place_forms_do_not_broadcast_what_they_write_to(device, shape):
+    a = normal(6, 6)
+    for change in (lambda c: c.addmm_(a, a), lambda c: c.baddbmm_(a[None], a[None])):
+        c = torch.zeros(shape)
+        with pytest.raises(RuntimeError) as plain:
+            change(c)
+        with offload(device) as session, pytest.raises(RuntimeError) as offloaded:
+            change(c)
+        assert str(offloaded.value) == str(plain.value)
+        assert c.shape == shape
+        assert session.report().rows == session.report().fallbacks == ()
+
+
 def test_nan_and_infinity_follow_the_contract(device):
     a = torch.tensor([[1.0, torch.nan], [torch.inf, 1.0], [2.0, 3.0]])
     with offload(device, "fp32"):
@@ -190,6 +214,35 @@ UNSERVED = [
     ("attention", WATCHED["_scaled_dot_product_flash_attention_for_cpu"].reason,
      lambda: nn.functional.scaled_dot_product_attention(*[torch.ones(1, 2, 4, 8)] * 3),
      2 * 2 * 4 * 4 * 8),
+    ("vector, out", "product with a vector",
+     lambda: torch.mv(torch.ones(2, 3), torch.ones(3), out=torch.empty(2)), 6),
+    ("vector, added", "product with a vector",
+     lambda: torch.addmv(torch.ones(2), torch.ones(2, 3), torch.ones(3)), 6),
+    ("vector, added, out", "product with a vector",
+     lambda: torch.addmv(torch.ones(2), torch.ones(2, 3), torch.ones(3), out=torch.empty(2)), 6),
+    ("vector, added in place", "product with a vector",
+     lambda: torch.ones(2).addmv_(torch.ones(2, 3), torch.ones(3)), 6),
+    ("two vectors", "product with a vector", lambda: torch.ones(3) @ torch.ones(3), 3),
+    ("two vectors, out", "product with a vector",
+     lambda: torch.dot(torch.ones(3), torch.ones(3), out=torch.empty(())), 3),
+    ("vecdot", "product with a vector",
+     lambda: torch.linalg.vecdot(torch.ones(3), torch.ones(3)), 3),
+    ("log-softmax, out", "log-softmax has no unit in the device",
+     lambda: torch.log_softmax(torch.ones(2, 3), -1, out=torch.empty(2, 3)), 0),
+    ("masked softmax", "softmax with a mask of its own",
+     lambda: torch._masked_softmax(torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool)), 0),
+    ("activation", "product fused with an activation",
+     lambda: torch._addmm_activation(torch.ones(4), torch.ones(2, 3), torch.ones(3, 4)), 24),
+    ("8-bit integers", "product of quantised tensors",
+     lambda: torch._int_mm(torch.ones(2, 3).char(), torch.ones(3, 4).char()), 24),
+    ("8-bit floats", "product of quantised tensors", lambda: torch._scaled_mm(
+        torch.ones(16, 16).to(torch.float8_e4m3fn), torch.ones(16, 16).to(torch.float8_e4m3fn).T,
+        torch.tensor(1.0), torch.tensor(1.0), out_dtype=torch.float32), 16 ** 3),
+    ("8-bit weights", "product of quantised tensors", lambda: torch._weight_int8pack_mm(
+        torch.ones(2, 16).bfloat16(), torch.ones(32, 16).char(), torch.ones(32).bfloat16()), None),
+    ("oneDNN convolution", "convolution has no unit in the device",
+     lambda: torch.mkldnn_convolution(torch.ones(2, 3, 8, 8), torch.ones(4, 3, 3, 3), None,
+                                      [0, 0], [1, 1], [1, 1], 1), 2 * 4 * 36 * 27),
 ]
 
 
@@ -219,6 +272,29 @@ def test_backward_of_convolution_and_attention_is_counted(device):
         "_scaled_dot_product_flash_attention_for_cpu_backward": 5 * 4 * 4 * 8}
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+def test_a_recurrent_layer_is_counted_in_both_directions(device):
+    layer = nn.LSTM(5, 7, 2, bidirectional=True)
+    with offload(device, "e4m3") as session:
+        layer(normal(4, 3, 5))[0].sum().backward()
+    products = 2 * 4 * 3 * (4 * 7 * (5 + 7) + 4 * 7 * (14 + 7))
+    assert {row.op: (row.calls, row.products) for row in session.report().fallbacks} == {
+        "mkldnn_rnn_layer": (4, products), "mkldnn_rnn_layer_backward": (4, 2 * products)}
+
+
+def test_an_operation_of_unknown_size_leaves_no_share(device):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    with offload(device, "e4m3") as session, torch.inference_mode():
+        torch.ones(1) @ torch.ones(1)
+        layer(normal(2, 3, 8))
+        layer(normal(2, 3, 8))
+    report = session.report()
+    fused, = (row for row in report.fallbacks if row.op == "_transformer_encoder_layer_fwd")
+    assert (fused.calls, fused.products) == (2, None)
+    assert report.offloaded_share is None
+    assert report.rows  # the operations inside are met on their own
+
+
 def test_malformed_calls_get_pytorchs_own_message(device):
     with offload(device), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         torch.mm(torch.ones(2, 3), torch.ones(2, 3))
@@ -239,6 +315,17 @@ def test_a_format_the_device_lacks(device):
     with offload(small, lambda context: "bf16") as session:
         torch.ones(2, 2) @ torch.ones(2, 2)
     assert [row.reason for row in session.report().fallbacks] == ["the device has no bf16"]
+
+
+@pytest.mark.parametrize("answer", [
+    ("e4m3", "e4m3"), ("fp32",), 7, Choice("e4m3"), Choice(("e4m3",)), Choice(("e4m3", None)),
+    Choice(("e4m3", "e4m3"), True), Choice(("e4m3", "e4m3"), (1, 0))], ids=repr)
+def test_an_answer_that_is_no_choice_is_refused_with_its_value(device, answer):
+    for operation in (lambda x: x @ x, lambda x: x.softmax(-1)):
+        with offload(device, lambda context: answer), pytest.raises(UsageError) as raised:
+            operation(torch.eye(2))
+        assert "X209" in str(raised.value)
+        assert "a format name or None; got " + repr(answer) in str(raised.value)
 
 
 def dump():
@@ -357,6 +444,9 @@ MUTANTS = {
     "operands are not scaled": ("_scaled", lambda real: lambda x, name, on: (x.detach(), 0)),
     "results are not rounded to their dtype": (
         "_deliver", lambda real: lambda result, dtype, out: result.contiguous()),
+    "sums saturate": (
+        "_deliver", lambda real: lambda result, dtype, out: real(
+            result.clamp(torch.finfo(dtype).min, torch.finfo(dtype).max), dtype, out)),
     "the addend is forgotten": ("_run_product", lambda real: lambda device, call, choice: real(
         device, call._replace(addend=None), choice)),
 }
@@ -373,5 +463,6 @@ def test_mutants_are_caught(device, monkeypatch, name):
 
 
 def _check_bits(device):
+    test_a_sum_beyond_the_dtype_becomes_infinite(device, torch.float16)
     test_a_linear_layer_has_the_device_bits_forward_and_backward(device)
     test_half_precision_tensors_give_results_rounded_once_to_their_dtype(device, torch.float16)

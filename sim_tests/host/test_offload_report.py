@@ -161,6 +161,25 @@ def test_a_failed_write_leaves_the_last_good_one(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_report_may_be_read_by_everyone(tmp_path):
+    for name in ("x.json", "x.html"):
+        path = REPORT.save(tmp_path / name)
+        assert path.stat().st_mode & 0o777 == 0o644
+        path.chmod(0o600)
+        assert REPORT.save(path).stat().st_mode & 0o777 == 0o644
+
+
+def test_no_share_is_claimed_where_a_number_of_products_is_unknown(tmp_path):
+    report = Report(ROWS, (*FALLBACKS, Fallback("fused", "e", "why", 2, None)), "e4m3", "d", 50.0)
+    assert report.offloaded_share is None
+    for text in (str(report), report.save(tmp_path / "x.html").read_text()):
+        assert "at least one operation of unknown size was not offloaded" in " ".join(text.split())
+        assert "of the products offloaded" not in text
+        assert "of all products offloaded" not in text
+        assert "–" in text
+    assert report.to_dict()["fallbacks"][-1]["products"] is None
+
+
 def test_what_cannot_be_saved_is_said(tmp_path):
     with pytest.raises(UsageError, match=r"X212.*\.html or \.json; got .*x\.pdf"):
         REPORT.save(tmp_path / "x.pdf")

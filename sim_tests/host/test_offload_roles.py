@@ -171,6 +171,89 @@ def test_the_gradient_is_found_when_saved_tensors_are_moved(left, right):
     assert assert_gradients_found(device, policy.told, gradient) == 2
 
 
+class Sines(torch.autograd.Function):
+    """A product by a user's own function, in whose forward gradients are disabled."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        ctx.save_for_backward(x, w)
+        return x @ w
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w = ctx.saved_tensors
+        return g @ w.mT, x.mT @ g
+
+
+def by_own_function(x, w):
+    return Sines.apply(x.sin(), w).sin()
+
+
+def by_a_block_without_gradients(x, w):
+    with torch.no_grad():
+        factor = x @ w
+    return ((x.sin() @ w) * factor).sin()
+
+
+def once(function, *operands):
+    return function(*operands)
+
+
+def reentrant(function, *operands):
+    return checkpoint(function, *operands, use_reentrant=True)
+
+
+def not_reentrant(function, *operands):
+    return checkpoint(function, *operands, use_reentrant=False)
+
+
+def nested(function, *operands):
+    return not_reentrant(lambda *operands: not_reentrant(function, *operands) * 1, *operands)
+
+
+def nested_reentrant(function, *operands):
+    return reentrant(lambda *operands: reentrant(function, *operands) * 1, *operands)
+
+
+@pytest.mark.parametrize("manner", [reentrant, not_reentrant, nested, nested_reentrant],
+                         ids=lambda manner: manner.__name__)
+@pytest.mark.parametrize("function", [by_own_function, by_a_block_without_gradients],
+                         ids=lambda function: function.__name__)
+def test_a_recomputation_is_forward_also_where_gradients_are_disabled(function, manner):
+    gradients, told = [], []
+    for way in (once, manner):
+        x, w = normal(8, 8).requires_grad_(), normal(8, 8, seed=2).requires_grad_()
+        with offload(Recorder(), "e4m3") as session:
+            way(function, x, w).sum().backward()
+        gradients.append((x.grad, w.grad))
+        told.append({(row.role, row.formats) for row in session.report().rows})
+    assert all(map(torch.equal, *gradients))
+    assert told[0] == told[1]
+
+
+def test_a_node_of_another_thread_does_not_get_a_strangers_note():
+    stranger, weight = normal(10, 10, seed=4).requires_grad_(), normal(10, 10, seed=2)
+    x, gradient, results = normal(10, 10).requires_grad_(), normal(10, 10, seed=3), []
+    device, policy = Asking(x.detach(), weight), Witness()
+
+    def in_new_thread(work):  # where sequence numbers begin with 0
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    def work():
+        kept = [normal(10, 10, seed=5) @ stranger for _ in range(3)]
+        in_new_thread(lambda: results.append(x @ weight.requires_grad_()))
+        assert {y.grad_fn._sequence_nr() for y in kept} == {0, 1, 2}
+        assert results[0].grad_fn._sequence_nr() == 0
+        del device.asked[:], policy.told[:]
+        results[0].backward(gradient)
+
+    with offload(device, policy):
+        in_new_thread(work)
+    assert assert_gradients_found(device, policy.told, gradient) == 2
+
+
 def test_a_batched_product_with_views_of_one_tensor():
     packed = normal(2, 4, 12).requires_grad_()
     q, k, v = packed.chunk(3, -1)
