@@ -13,18 +13,29 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from ..hdl.formats import FORMATS, Format
 from .errors import ConfigurationError, Problem, nearest
 from .rules import broken_rules
 from .sources import Source, read_overrides, read_toml
 
-__all__ = ["PRESETS", "Configuration", "Softmax", "Vpcu", "Zce", "allowed",
+__all__ = ["EXTENDS", "PRESETS", "Configuration", "Softmax", "Vpcu", "Zce", "allowed",
            "fields", "load", "preset", "schema"]
 
 PRESETS = ("tiny", "small", "default")
 SCHEMA_VERSION = 1
+EXTENDS = "Preset that gives every key not stated here."
+
+_NEW = "exactum new FILE.toml writes a configuration to start from"
 
 
 def _power_of_two(value: int) -> int:
@@ -37,6 +48,13 @@ def _distinct(values: tuple) -> tuple:
     if len(set(values)) != len(values):
         raise ValueError("a value is given twice")
     return values
+
+
+def _integer(value: Any) -> Any:
+    # For Python True and 1.0 equal 1; a file says what it means.
+    if type(value) is not int:
+        raise ValueError("not an integer")
+    return value
 
 
 PowerOfTwo = Annotated[int, AfterValidator(_power_of_two)]
@@ -93,11 +111,12 @@ class Softmax(_Model):
 class Configuration(_Model):
     """All of a design's parameters; frozen, hashable by content, and equal when its values are."""
 
-    schema_version: Literal[1] = Field(
+    schema_version: Annotated[Literal[1], BeforeValidator(_integer)] = Field(
         alias="schema", description="Version of this file's format.")
     name: str = Field(
-        pattern=r"^\w[\w .+-]{0,63}$", description="Name shown in headers and reports; the file's "
-        "name without its ending unless given. A preset with overrides is called PRESET-custom.")
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}$",
+        description="Name shown in headers and reports; the file's name without its ending unless "
+        "given. A preset with overrides is called PRESET-custom.")
     clock_mhz: float = Field(
         gt=0, le=1000, description="Target clock in MHz, by which cycles become seconds.")
     vpcu: Vpcu = Field(description="The row-product engine.")
@@ -137,7 +156,8 @@ class Configuration(_Model):
 
 def _toml_lines(values: Mapping[str, Any]) -> str:
     # A JSON string, number or list of them is the same text in TOML.
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
+                   for key, value in values.items())
 
 
 def fields() -> dict[str, Any]:
@@ -163,7 +183,8 @@ def allowed(key: str) -> str:
     if key == "schema":
         return str(SCHEMA_VERSION)
     if key == "name":
-        return "a string of at most 64 letters, digits, spaces and . _ + -, a letter or digit first"
+        return ("a string of at most 64 characters out of A-Z, a-z, 0-9, space and . _ + -, "
+                "a letter or digit first")
     if key == "vpcu.formats":
         return f"a list of distinct names out of {', '.join(FORMATS)}"
     field = fields()[key]
@@ -198,6 +219,9 @@ def _field_problem(error: Mapping[str, Any]) -> Problem:
     path = [str(part) for part in error["loc"] if not isinstance(part, int)]
     key, seen, kind = ".".join(path[:2]), error["input"], error["type"]
     known = fields()
+    if key == "extends":
+        return Problem("X104", "`extends` belongs in a file, where it names the preset that the "
+                       "file starts from", key)
     if kind == "extra_forbidden":
         inside = [name.rpartition(".")[2] for name in known
                   if name.rpartition(".")[0] == ".".join(path[:-1])]
@@ -280,16 +304,22 @@ def _validate(sources: Iterable[Source], found: Iterable[Problem] = ()) -> Confi
 
 
 def _place(layers: list[Source], problem: Problem) -> tuple[tuple[int, int], Problem]:
-    """The problem with the place where its key was last set, and that place as a sort key."""
-    key = problem.key
-    while key:
-        for index, layer in reversed(list(enumerate(layers))):
-            line = layer.line(key)
-            if line is not None:
-                where = f"{layer.origin}:{line}" if line else layer.origin
-                return (index, line), replace(problem, where=where)
-        key = key.rpartition(".")[0]
-    origin = next((layer.origin for layer in layers if layer.lines), "")
+    """The problem with the place where its key was last set, and that place as a sort key.
+
+    A broken rule names whichever of its keys was set last.
+    """
+    keys = problem.keys or (problem.key,)
+    places = [(index, line, key) for index, layer in enumerate(layers) for key in keys
+              if (line := layer.line(key)) is not None]
+    if not places:  # a missing key: the table of a file that it belongs in
+        table = problem.key.rpartition(".")[0]
+        places = [(index, line, problem.key) for index, layer in enumerate(layers)
+                  if layer.is_file and (line := layer.line(table))]
+    if places:
+        index, line, key = max(places)
+        where = f"{layers[index].origin}:{line}" if line else layers[index].origin
+        return (index, line), replace(problem, where=where, key=key)
+    origin = next((layer.origin for layer in layers if layer.is_file), "")
     return (len(layers), 0), replace(problem, where=problem.where or origin)
 
 
@@ -323,6 +353,8 @@ def load(source: "str | Path | Configuration", overrides: Iterable[str] = ()) ->
         With every problem found, each with its place, the value seen and the values allowed.
     """
     changes, problems = read_overrides(overrides)
+    if source == "":
+        raise ConfigurationError([_unknown_preset("")], _NEW)
     if isinstance(source, Configuration):
         layers = [Source("", source.model_dump(mode="json", by_alias=True))]
     elif isinstance(source, str) and source in PRESETS:
@@ -338,9 +370,8 @@ def load(source: "str | Path | Configuration", overrides: Iterable[str] = ()) ->
 
 
 def _file_layers(path: Path) -> tuple[list[Source], list[Problem]]:
-    if path.suffix != ".toml" and len(path.parts) == 1 and not path.exists():
-        raise ConfigurationError([_unknown_preset(str(path))],
-                                 "exactum new FILE.toml writes a configuration to start from")
+    if not path.suffix and len(path.parts) == 1 and not path.exists():
+        raise ConfigurationError([_unknown_preset(str(path))], _NEW)
     own = read_toml(path)
     base = own.values.pop("extends", None)
     layers = [Source("", {"name": path.stem}), own]
@@ -359,7 +390,7 @@ def schema() -> dict[str, Any]:
     described = Configuration.model_json_schema(by_alias=True)
     described["title"] = "Exactum configuration"
     described["properties"]["extends"] = {
-        "enum": list(PRESETS), "description": "Preset that gives every key not stated here."}
+        "enum": list(PRESETS), "description": EXTENDS}
     for part in (described, *described["$defs"].values()):
         part["required"] = ["schema"] if part is described else []
     return described

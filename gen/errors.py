@@ -59,8 +59,8 @@ CODES = _table([
      "An override is a dotted key, an equals sign and a TOML value: `-s vpcu.lanes=16`, "
      "`-s 'vpcu.formats=[\"e4m3\"]'`."),
     ("X111", "the output folder is not Exactum's",
-     "Only an empty folder or one with an Exactum manifest.json is replaced, so that a wrong "
-     "--out deletes nobody's work."),
+     "Only an empty folder is replaced, or one whose every file is listed in its Exactum "
+     "manifest.json, so that --out deletes nobody's work."),
     ("X112", "a folder has no readable manifest",
      "`exactum verify` checks the hashes in the manifest.json that `exactum generate` wrote."),
     ("X113", "a file already exists",
@@ -98,8 +98,8 @@ CODES = _table([
     ("X213", "unknown unit",
      "The units are engine, vpcu, skipper, compressor, decompressor and softmax."),
     ("X214", "unknown code or key",
-     "`exactum explain` takes an error code such as X104 or a configuration key such as "
-     "vpcu.lanes."),
+     "`exactum explain` takes an error code such as X104, a configuration key such as "
+     "vpcu.lanes, or a table of keys such as vpcu."),
     ("X215", "a compressed tensor is damaged",
      "Its words are too few, too many or badly padded for its shape (docs/zce.md)."),
     ("X216", "subnormals are switched off",
@@ -113,12 +113,10 @@ CODES = _table([
     ("X303", "a Python package is missing",
      "The core installs no PyTorch and no simulator. `pip install 'exactum[host]'` brings the "
      "runtime, `'exactum[sim]'` the simulation, `'exactum[demo]'` the demo."),
-    ("X304", "a tool is too old", "`exactum doctor` names each tool with the version it needs."),
     ("X305", "a tool failed",
      "The message ends with what the tool said last; its log is at the path shown."),
     ("X401", "the device cannot be opened",
      "It is not there, is in use, or may not be opened by you (serial ports: group dialout)."),
-    ("X402", "the link to the device failed", "Frames were lost or damaged beyond repetition."),
     ("X403", "the device is closed", "It was closed before this call. Open it again."),
     ("X501", "a bench failed",
      "The Verilog and the golden model differ, or a bench raised. `--waves` writes the waves."),
@@ -156,12 +154,16 @@ class ExactumError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a configuration: what (code, sentence), which key, and where."""
+    """One thing wrong with a configuration: what (code, sentence), which key, and where.
+
+    ``keys`` are those of a broken rule: ``key`` is the one to blame.
+    """
 
     code: str
     message: str
     key: str = ""
     where: str = ""
+    keys: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.where + ': ' if self.where else ''}{self.code}: {self.message}"

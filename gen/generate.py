@@ -12,7 +12,7 @@ from typing import Any
 
 from .config import Configuration
 from .errors import UsageError
-from .manifest import MANIFEST, is_output, read_manifest
+from .manifest import MANIFEST, read_manifest, unlisted
 from .units import select
 from .writing import Writers
 
@@ -41,7 +41,7 @@ def generate(config: Configuration, out_dir: str | Path, units: Iterable[str] | 
     config : Configuration
         What to generate.
     out_dir : path
-        New, empty, or an earlier output (which is replaced).
+        New, empty, or an earlier output (which is replaced, unless files were added to it).
     units : iterable of str, optional
         Names of units; all unless given.
     step : callable, optional
@@ -75,16 +75,25 @@ def generate(config: Configuration, out_dir: str | Path, units: Iterable[str] | 
                 "units": [unit.name for unit in chosen],
                 "tools": {"amaranth": version("amaranth"), "yosys": yosys},
                 "files": _hashes(fresh)}, indent=2) + "\n")
+            _check_replaceable(folder)  # again: the writing took its time
             _replace(folder, fresh, Path(beside) / "old")
     return Output(folder, read_manifest(folder))
 
 
 def _check_replaceable(folder: Path) -> None:
-    if not folder.exists() or is_output(folder):
+    """UsageError X111 if replacing the folder would delete anything that Exactum did not write."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not folder.is_dir() or any(folder.iterdir()):
+    try:
+        strangers = unlisted(folder)
+    except UsageError as error:
         raise UsageError("X111", f"{str(folder)!r} holds something that Exactum did not write",
-                         "choose another folder with --out, or empty this one")
+                         "choose another folder with --out, or empty this one") from error
+    if strangers:
+        named = ", ".join(strangers[:3])
+        more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
+        raise UsageError("X111", f"{str(folder)!r} holds files that Exactum did not write: "
+                         f"{named}{more}", "move them away, or choose another folder with --out")
 
 
 def _replace(folder: Path, fresh: Path, old: Path) -> None:

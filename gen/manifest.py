@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import UsageError
 
-__all__ = ["MANIFEST", "Verification", "is_output", "read_manifest", "verify_manifest"]
+__all__ = ["MANIFEST", "Verification", "read_manifest", "unlisted", "verify_manifest"]
 
 MANIFEST = "manifest.json"
 
@@ -25,15 +25,6 @@ class Verification:
         return set(self.files.values()) <= {"intact"}
 
 
-def is_output(folder: Path) -> bool:
-    """Whether a folder is an output of Exactum: it has a manifest of ours."""
-    try:
-        read_manifest(folder)
-    except UsageError:
-        return False
-    return True
-
-
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of a folder; UsageError X112 if there is none or it is not ours."""
     path = Path(folder) / MANIFEST
@@ -45,21 +36,42 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError("X112", f"{str(path)!r} is not JSON: {error}",
                          "generate the folder anew") from error
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(files, dict) or "exactum" not in manifest:
+    if not _is_ours(manifest):
         raise UsageError("X112", f"{str(path)!r} is not a manifest of Exactum",
                          "name a folder that `exactum generate` wrote")
     return manifest
+
+
+def _is_ours(manifest: Any) -> bool:
+    """Whether a manifest has every part that is read from one, each of its type."""
+    if not isinstance(manifest, dict) or manifest.get("manifest") != 1:
+        return False
+    configuration, units = manifest.get("configuration"), manifest.get("units")
+    return (isinstance(manifest.get("exactum"), str)
+            and isinstance(configuration, dict)
+            and all(isinstance(configuration.get(key), str) for key in ("name", "hash"))
+            and isinstance(units, list) and all(isinstance(unit, str) for unit in units)
+            and all(isinstance(part, dict) and all(isinstance(text, str) for text in part.values())
+                    for part in (manifest.get("tools"), manifest.get("files"))))
+
+
+def unlisted(folder: str | Path) -> list[str]:
+    """What an output folder holds besides its manifest and the files that this one lists."""
+    root = Path(folder)
+    listed = {MANIFEST, *read_manifest(root)["files"]}
+    # A link is something of its own, wherever it leads; an empty folder is nothing to lose.
+    present = {path.relative_to(root).as_posix() for path in root.rglob("*")
+               if path.is_symlink() or not path.is_dir()}
+    return sorted(present - listed)
 
 
 def verify_manifest(folder: str | Path) -> Verification:
     """Compare every file of an output folder with the SHA-256 in its manifest."""
     root = Path(folder)
     expected = read_manifest(root)["files"]
-    present = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-    outcome = dict.fromkeys(sorted(present - set(expected) - {MANIFEST}), "unlisted")
+    outcome = dict.fromkeys(unlisted(root), "unlisted")
     for name, digest in expected.items():
-        if name not in present:
+        if not (root / name).is_file():
             outcome[name] = "missing"
         else:
             actual = hashlib.sha256((root / name).read_bytes()).hexdigest()

@@ -3,7 +3,7 @@
 from textwrap import fill
 from typing import Any
 
-from .config import PRESETS, Configuration, allowed, fields, preset
+from .config import EXTENDS, PRESETS, Configuration, allowed, fields, preset
 from .errors import CODES, UsageError, nearest
 from .rules import RULES
 from .sources import at
@@ -12,7 +12,7 @@ __all__ = ["configuration_page", "errors_page", "explain", "template"]
 
 
 def explain(topic: str) -> list[str]:
-    """The lines about an error code or a key; UsageError X214 for anything else."""
+    """The lines about an error code, a key or a table of keys; UsageError X214 otherwise."""
     code = CODES.get(topic.upper())
     if code:
         return [f"{code.code}: {code.title}", code.explanation]
@@ -22,7 +22,14 @@ def explain(topic: str) -> list[str]:
         rules = [rule.text.replace("`", "") for rule in RULES if topic in rule.keys]
         return [f"{topic}: {known[topic].description}", f"allowed: {allowed(topic)}",
                 f"presets: {values}", *rules]
-    spelling = nearest(topic.upper(), CODES) if topic[:1] in "xX" else nearest(topic, known)
+    if topic == "extends":
+        return [f"extends: {EXTENDS}", f"allowed: {', '.join(PRESETS)}"]
+    inside = [key for key in known if key.startswith(f"{topic}.")]
+    if inside:
+        return [f"{topic}: {Configuration.model_fields[topic].description}",
+                *(f"{key}: {known[key].description}" for key in inside)]
+    spelling = (nearest(topic.upper(), CODES) if topic[:1] in "xX"
+                else nearest(topic, [*known, "extends"]))
     raise UsageError("X214", f"{topic!r} is neither an error code nor a key{spelling}",
                      "docs/errors.md and docs/configuration.md list them all")
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..hdl.formats import FORMATS
+from ..hdl.formats import FORMATS, Format
 from .errors import Problem
 from .sources import at
 
@@ -13,9 +13,13 @@ __all__ = ["RULES", "Rule", "broken_rules"]
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition over several keys: the values of ``keys`` in, the broken sentence or None out."""
+    """A condition over several keys: the values of ``keys`` in, the broken sentence or None out.
+
+    ``blamed`` is the key that a problem names where nothing says which of them was set last.
+    """
 
     keys: tuple[str, ...]
+    blamed: str
     text: str
     check: Callable[..., str | None]
 
@@ -35,15 +39,23 @@ def _exact_width(formats: Iterable[str], width: int, max_k: int) -> str | None:
 
 
 def _wide_width(formats: Iterable[str], width: int, max_k: int) -> str | None:
-    # The frame of a lane: 11 bits for the 8- and 16-bit formats, 24 for fp32.
-    for name in ("fp32", "bf16"):
-        frame = 24 if name == "fp32" else 11
-        least = 2 * frame + 1 + _log2(max_k)
-        if name in formats and width < least:
-            return (f"the largest product of {name} keeps all its bits only with "
-                    f"vpcu.accumulator_width >= {2 * frame + 1} + log2(vpcu.max_k) = {least}; got "
-                    f"{width} with vpcu.max_k = {max_k}")
-    return None
+    wide = {name: _frame(f) for name in formats if (f := FORMATS[name]).is_wide}
+    if not wide:
+        return None
+    widest = max(wide, key=lambda name: wide[name])
+    constant = 2 * wide[widest] + 1
+    least = constant + _log2(max_k)
+    if width >= least:
+        return None
+    return (f"the largest product of {widest} keeps all its bits only with "
+            f"vpcu.accumulator_width >= {constant} + log2(vpcu.max_k) = {least}; got "
+            f"{width} with vpcu.max_k = {max_k}")
+
+
+def _frame(fmt: Format) -> int:
+    """Bits of a significand in a lane; the 8- and 16-bit formats have the longest of them."""
+    peers = (f for f in FORMATS.values() if f.width <= max(16, fmt.width))
+    return max(f.significand_width for f in peers)
 
 
 def _tile_depth(b_depth: int, max_k: int) -> str | None:
@@ -63,17 +75,18 @@ def _log2(value: int) -> int:
 
 
 RULES = (
-    Rule(("vpcu.formats", "vpcu.accumulator_width", "vpcu.max_k"),
+    Rule(("vpcu.formats", "vpcu.accumulator_width", "vpcu.max_k"), "vpcu.accumulator_width",
          "Sums of the enabled formats of at most 5 exponent bits are exact (rule N4): "
          "`vpcu.accumulator_width` >= 37 (e4m3), 65 (e5m2) or 81 (fp16) + log2(`vpcu.max_k`).",
          _exact_width),
-    Rule(("vpcu.formats", "vpcu.accumulator_width", "vpcu.max_k"),
+    Rule(("vpcu.formats", "vpcu.accumulator_width", "vpcu.max_k"), "vpcu.accumulator_width",
          "The window holds at least the largest product of bf16 and fp32 whole: "
          "`vpcu.accumulator_width` >= 23 (bf16) or 49 (fp32) + log2(`vpcu.max_k`).",
          _wide_width),
-    Rule(("vpcu.b_depth", "vpcu.max_k"), "`vpcu.b_depth` <= `vpcu.max_k`.", _tile_depth),
-    Rule(("softmax.lanes", "softmax.max_length"), "`softmax.lanes` <= `softmax.max_length`.",
-         _row_length),
+    Rule(("vpcu.b_depth", "vpcu.max_k"), "vpcu.b_depth",
+         "`vpcu.b_depth` <= `vpcu.max_k`.", _tile_depth),
+    Rule(("softmax.lanes", "softmax.max_length"), "softmax.lanes",
+         "`softmax.lanes` <= `softmax.max_length`.", _row_length),
 )
 
 
@@ -83,5 +96,4 @@ def broken_rules(values: Mapping[str, Any], bad: frozenset[str]) -> Iterator[Pro
         if not bad.intersection(part for key in rule.keys for part in (key, key.split(".")[0])):
             message = rule.check(*(at(values, key) for key in rule.keys))
             if message:
-                yield Problem("X107", message, key=rule.keys[0] if len(rule.keys) == 2
-                              else "vpcu.accumulator_width")
+                yield Problem("X107", message, rule.blamed, keys=rule.keys)

@@ -22,11 +22,19 @@ class Source:
     origin: str
     values: dict[str, Any]
     lines: Mapping[str, int] = field(default_factory=dict)
+    is_file: bool = False
 
     def line(self, key: str) -> int | None:
-        """The line of a key, else of the first one inside it, or None."""
-        return next((line for name, line in self.lines.items()
-                     if name == key or name.startswith(f"{key}.")), None)
+        """Where a key is set: its line, or that of the first one inside it, or of its table.
+
+        None if it is not set here, or by nothing that the user wrote.
+        """
+        if key in self.lines:
+            return self.lines[key]
+        if not self.lines or at(self.values, key) is None:
+            return None
+        inside = (line for name, line in self.lines.items() if name.startswith(f"{key}."))
+        return next(inside, self.lines.get(key.rpartition(".")[0], 0))
 
 
 def at(values: Mapping[str, Any], key: str) -> Any:
@@ -40,19 +48,33 @@ def at(values: Mapping[str, Any], key: str) -> Any:
 def read_toml(path: Path) -> Source:
     """A TOML file with the line of each key; ConfigurationError if it cannot be read."""
     try:
-        text = path.read_text("utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
         values = tomllib.loads(text)
     except OSError as error:
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror
-        raise ConfigurationError(
-            [Problem("X101", f"{str(path)!r} cannot be read: {reason}")],
-            f"exactum new {path} writes a configuration to start from") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        reason, hint = _unreadable(path, error)
+        raise ConfigurationError([Problem("X101", f"{str(path)!r} cannot be read: {reason}")],
+                                 hint) from error
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError([Problem(
+            "X102", f"not UTF-8: the byte 0x{error.object[error.start]:02X} stands for no "
+            "character", where=f"{path}:{number}")],
+            "save the file as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         raise ConfigurationError([Problem(
             "X102", f"not TOML: {error}", where=f"{path}:{line[1]}" if line else str(path))],
             "correct that line; strings stand in double quotes, lists in [ ]") from error
-    return Source(str(path), values, dict(_lines(text)))
+    return Source(str(path), values, dict(_lines(text)), is_file=True)
+
+
+def _unreadable(path: Path, error: OSError) -> tuple[str, str]:
+    """Why a file cannot be read, and what to do."""
+    if isinstance(error, FileNotFoundError):
+        return "does not exist", f"exactum new {path} writes a configuration to start from"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder", "name a preset, or a TOML file in that folder"
+    return str(error.strerror), "name a preset or a TOML file that you may read"
 
 
 def _lines(text: str) -> Iterable[tuple[str, int]]:

@@ -73,7 +73,7 @@ def select(names: Iterable[str] | None) -> tuple[Unit, ...]:
     wanted = set(UNITS if names is None else names)
     for name in sorted(wanted - set(UNITS)):
         raise UsageError("X213", f"no unit is called {name!r}{nearest(name, UNITS)}; "
-                         f"units: {', '.join(UNITS)}", "exactum sim --list")
+                         f"units: {', '.join(UNITS)}", "exactum sim --list says what each does")
     return tuple(unit for unit in UNITS.values() if unit.name in wanted)
 
 

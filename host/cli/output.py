@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import sys
 import time
 import traceback
@@ -152,7 +153,13 @@ def configured(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 
 def _sorted_words(words: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
-    """The configurations (presets, TOML files) and the other words, which name units."""
+    """The configurations (presets, files) and the other words, which name units."""
     from ...gen.config import PRESETS
-    named = [word for word in words if word in PRESETS or word.endswith(".toml")]
+    from ...gen.units import UNITS
+
+    def is_configuration(word: str) -> bool:
+        return word in PRESETS or (word not in UNITS and (
+            "." in word or "/" in word or os.sep in word or os.path.isfile(word)))
+
+    named = [word for word in words if is_configuration(word)]
     return named, tuple(word for word in words if word not in named)

