@@ -309,3 +309,10 @@ def test_demo_is_called_with_its_options(run, monkeypatch):
     assert run("demo", "--quick", "--out", "x", "-c", "tiny", "--seed", "3")[0] == 1
     assert calls == [(Path("x"), {"config": preset("tiny"), "seed": 3, "quick": True,
                                   "json": False, "quiet": False})]
+
+
+def test_demo_names_missing_packages_before_it_starts(run, monkeypatch):
+    from exactum.host.cli import demo
+    monkeypatch.setattr(demo, "find_spec", lambda name: None if name == "jinja2" else name)
+    assert run("demo") == (3, "", "X303: Python packages are not installed: jinja2\n"
+                           "  next: pip install 'exactum[demo]'\n")
