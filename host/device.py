@@ -171,7 +171,7 @@ class EmulatorDevice(Device):
             raise UsageError("X207", f"exponent is an integer from -2048 to 2047; got {exponent!r}")
         a, b = checked_tensor(a, "a"), checked_tensor(b, "b")
         check_shapes(a, b, vpcu.max_k)
-        left, right = operand(a, pair[0]), operand(b, pair[1])
+        left, right = operand(a, pair[0]), operand(b, pair[1], by_columns=True)
         grid, lost = product(left, right, pair, target, exponent=exponent,
                              accumulator_width=vpcu.accumulator_width, max_k=vpcu.max_k)
         saturated = 0

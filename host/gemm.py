@@ -80,9 +80,10 @@ def exact_gemm(a: Tensor, b: Tensor, formats: tuple[str, str] = ("e4m3", "e4m3")
     target = checked_format(result)
     mode = checked_overflow(overflow or default_overflow(target))
     check_shapes(a, b, max_k)
-    done = product(operand(checked_tensor(a, "a"), formats_found[0]),
-                   operand(checked_tensor(b, "b"), formats_found[1]), formats_found, target,
-                   exponent=exponent, accumulator_width=accumulator_width, max_k=max_k)
+    left = operand(checked_tensor(a, "a"), formats_found[0])
+    right = operand(checked_tensor(b, "b"), formats_found[1], by_columns=True)
+    done = product(left, right, formats_found, target, exponent=exponent,
+                   accumulator_width=accumulator_width, max_k=max_k)
     lost = done.lost
     if lost is None:
         lost = torch.zeros(done.grid.shape, dtype=torch.bool)

@@ -19,6 +19,7 @@ __all__ = ["Operand", "decode", "encode", "from_bits", "max_finite", "operand", 
 
 OVERFLOW_MODES = ("saturate", "overflow")
 _SMALLEST = 5e-324  # of float64's subnormals
+_WORTH_TURNING = 1 << 18
 
 _DTYPES = {name: getattr(torch, fmt.torch_name) for name, fmt in FORMATS.items()}
 _FORMATS = {dtype: FORMATS[name] for name, dtype in _DTYPES.items()}
@@ -88,6 +89,8 @@ def encode(grid: Tensor, fmt: Format, overflow: str, sign: Tensor | None = None)
     """
     if sign is not None:
         grid = torch.copysign(grid, sign.to(grid.dtype))
+    elif fmt is FP32 and grid.dtype == torch.float32 and overflow == "overflow":
+        return grid  # a product's: its NaN is canonical, and float32 has overflowed by itself
     largest = max_finite(fmt)
     bound = _largest_magnitude(grid)
     if bound <= largest:
@@ -174,16 +177,18 @@ class Operand(NamedTuple):
     """Elements that overflowed and were clamped to the largest finite value."""
 
 
-def operand(x: Tensor, fmt: Format) -> Operand:
+def operand(x: Tensor, fmt: Format, *, by_columns: bool = False) -> Operand:
     """Take an operand bit for bit when its dtype is the format's, else convert it.
 
     The conversion saturates to the 8-bit formats and overflows to the rest (docs/numerics.md).
+    ``by_columns``: lay the values out column by column, as the right factor of a float64 product
+    is read fastest.
     """
     if x.dtype == torch_dtype(fmt):
         values = decode(x)
-        return Operand(values.to(torch.float64), _largest_magnitude(values) < math.inf, 0)
+        return Operand(_wide(values, by_columns), _largest_magnitude(values) < math.inf, 0)
     x = _carrier(x)
-    grid, largest = round_grid(x, fmt).to(torch.float64), max_finite(fmt)
+    grid, largest = _wide(round_grid(x, fmt), by_columns), max_finite(fmt)
     if _largest_magnitude(x) <= largest:
         return Operand(grid, True, 0)
     beyond = grid.abs() > largest
@@ -191,6 +196,13 @@ def operand(x: Tensor, fmt: Format) -> Operand:
     grid.masked_fill_(beyond & (grid > 0), largest if clamped else math.inf)
     grid.masked_fill_(beyond & (grid < 0), -largest if clamped else -math.inf)
     return Operand(grid, _largest_magnitude(grid) <= largest, int(beyond.sum()) if clamped else 0)
+
+
+def _wide(grid: Tensor, by_columns: bool) -> Tensor:
+    """As float64, in its own layout or column by column; small ones are not worth the turning."""
+    if by_columns and grid.numel() >= _WORTH_TURNING:
+        return grid.mT.contiguous().to(torch.float64).mT
+    return grid.to(torch.float64)
 
 
 def checked_format(format: str | Format) -> Format:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from exactum.gen.errors import UsageError
 from exactum.hdl.formats import BF16, E4M3, E5M2, FORMATS, FP16, FP32
-from exactum.host import gemm, window
+from exactum.host import gemm, numerics, window
 from exactum.host.gemm import exact_gemm
 from exactum.host.numerics import decode, from_bits, quantize, to_bits, torch_dtype
 from sim_tests import oracle
@@ -206,6 +206,17 @@ def test_the_number_of_threads_and_the_layout_change_nothing(pair):
         torch.set_num_threads(threads)
     assert torch.equal(to_bits(got), to_bits(again))
     assert torch.equal(lost, flags)
+
+
+@pairs
+def test_turning_the_right_factor_changes_nothing(pair, monkeypatch):
+    random = torch.Generator().manual_seed(14)
+    names = tuple(fmt.name for fmt in pair)
+    a, b = (from_bits(finite(fmt, (2, 30, 30), random), fmt) for fmt in pair)
+    whole = exact_gemm(a, b, names)
+    monkeypatch.setattr(numerics, "_WORTH_TURNING", 1)
+    assert same(exact_gemm(a, b, names), whole)
+    assert same(exact_gemm(a.float(), b.float(), names), whole)
 
 
 @pairs
