@@ -15,8 +15,8 @@ import torch
 from common import report
 
 from exactum.gen.config import preset
-from exactum.gen.generate import write_unit
 from exactum.gen.units import UNITS
+from exactum.gen.writing import write_unit
 from exactum.hdl.layouts import Operation, Result
 from exactum.host import quantize
 from exactum.host.cycles import gemm_cycles
