@@ -2,11 +2,12 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from exactum.host.device import Device, open_device
 
-__all__ = ["Asked", "Recorder", "scaled"]
+__all__ = ["Asked", "Recorder", "normal", "same_bits", "scaled"]
 
 
 class Asked(NamedTuple):
@@ -48,3 +49,14 @@ def scaled(x: Tensor, largest: float) -> tuple[Tensor, int]:
     while magnitude * 2.0 ** shift > largest:
         shift -= 1
     return x * 2.0 ** shift, shift
+
+
+def normal(*shape, seed=1):
+    """Random normal float32 of a shape."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def same_bits(a, b):
+    """Whether two tensors agree in dtype, shape and every bit."""
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(
+        a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
