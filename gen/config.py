@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from ..hdl.formats import FORMATS, Format
+from ..hdl.geometry import TARGETS
 from .errors import ConfigurationError, Problem, nearest
 from .rules import broken_rules
 from .sources import Source, read_overrides, read_toml
@@ -81,6 +82,9 @@ class Vpcu(_Model):
         ge=64, le=32768, description="Rows that each of the two banks of the B tile holds.")
     drains: PowerOfTwo = Field(
         ge=1, le=1, description="Results rounded and emitted per cycle.")
+    scale_block: Literal[0, 16, 32, 64] = Field(
+        description="Elements along K that share a power-of-two scale (E8M0), 32 in OCP MX; "
+        "0: no scales.")
 
     @property
     def format_objects(self) -> tuple[Format, ...]:
@@ -119,6 +123,9 @@ class Configuration(_Model):
         "given. A preset with overrides is called PRESET-custom.")
     clock_mhz: float = Field(
         gt=0, le=1000, description="Target clock in MHz, by which cycles become seconds.")
+    target: Literal["generic", "ecp5"] = Field(
+        description="What multipliers, adders and memories are made of: inferred from plain "
+        "Verilog, or an ECP5's primitives. Ports, cycles and results are the same.")
     vpcu: Vpcu = Field(description="The row-product engine.")
     zce: Zce = Field(description="The zero-compression engine.")
     softmax: Softmax = Field(description="The softmax unit.")
@@ -188,6 +195,8 @@ def allowed(key: str) -> str:
     if key == "vpcu.formats":
         return f"a list of distinct names out of {', '.join(FORMATS)}"
     field = fields()[key]
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(map(json.dumps, get_args(field.annotation)))
     low, high = _bounds(field)
     if field.annotation is float:
         return f"a number above {low} and up to {high}"
@@ -240,7 +249,9 @@ def _field_problem(error: Mapping[str, Any]) -> Problem:
     if key == "schema":
         return Problem("X108", f"`schema` is {SCHEMA_VERSION} in this release; got {shown}", key)
     wrong_type = kind.endswith("_type") or kind == "int_from_float"
-    spelling = nearest(seen, FORMATS) if kind == "literal_error" else ""
+    spelling = ""
+    if kind == "literal_error" and isinstance(seen, str):
+        spelling = nearest(seen, TARGETS if key == "target" else FORMATS)
     return Problem("X105" if wrong_type else "X106",
                    f"`{key}` is {allowed(key)}; got {shown}{spelling}{_nearest_value(key, seen)}",
                    key)

@@ -42,8 +42,9 @@ class Unit:
 
 
 def _vpcu(config: "Configuration") -> dict[str, Any]:
-    names = ("lanes", "accumulator_width", "max_k", "b_depth", "drains")
-    return {"formats": config.vpcu.format_objects} | {n: getattr(config.vpcu, n) for n in names}
+    names = ("lanes", "accumulator_width", "max_k", "b_depth", "drains", "scale_block")
+    return {"formats": config.vpcu.format_objects, "target": config.target,
+            **{name: getattr(config.vpcu, name) for name in names}}
 
 
 def _block(config: "Configuration") -> dict[str, Any]:
@@ -51,7 +52,8 @@ def _block(config: "Configuration") -> dict[str, Any]:
 
 
 def _skipper(config: "Configuration") -> dict[str, Any]:
-    return {"block": config.zce.block, "max_k": config.vpcu.max_k}
+    return {"block": config.zce.block, "max_k": config.vpcu.max_k,
+            "scale_block": config.vpcu.scale_block}
 
 
 def _softmax(config: "Configuration") -> dict[str, Any]:

@@ -17,14 +17,15 @@ class Decoder(wiring.Component):
     With e the value's exponent and d = anchor - e >= 0, the operand stands for
     significand * 2^(anchor + 1 - frame) * 256^-group, where group = ceil(d / 8) and significand is
     the value's own, left-aligned to the frame, times 2^(8 group - d). So the multiplier does the
-    fine shift and only bytes are left to align.
+    fine shift and only bytes are left to align. In an ``is_integer`` build group is 0 and
+    significand is value / smallest subnormal.
 
     Parameters
     ----------
     geometry : Geometry
         Of the VPCU; the group is clipped at its ``group_max``.
     formats : sequence of Format
-        Formats decoded; the frame is their longest significand.
+        Formats decoded; the frame is that of a geometry of these alone.
 
     Members
     -------
@@ -34,12 +35,12 @@ class Decoder(wiring.Component):
         One of ``formats``, else ``o`` is a zero.
     anchor : In(geometry.anchor_shape)
         Not below the exponent of a finite non-zero value.
-    o : Out(geometry.operand(frame + 7))
+    o : Out(geometry.operand(frame + geometry.fine, geometry.group_max))
         The operand; a zero, an Inf and a NaN have the significand 0.
 
     Timing
     ------
-    Latency ``DECODE_LATENCY`` (2) cycles, one operand per cycle.
+    Latency ``DECODE_LATENCY`` (3) cycles, one operand per cycle.
 
     Numerics
     --------
@@ -49,21 +50,22 @@ class Decoder(wiring.Component):
     def __init__(self, *, geometry, formats):
         self.geometry = geometry
         self.formats = tuple(formats)
-        self.frame = max(f.significand_width for f in self.formats)
+        self.frame = max(f.significand_width + (f.width == 32) for f in self.formats)
         super().__init__({
             "value": In(max(f.width for f in self.formats)),
             "format": In(FormatCode),
             "anchor": In(geometry.anchor_shape),
-            "o": Out(geometry.operand(self.frame + 7)),
+            "o": Out(geometry.operand(self.frame + geometry.fine, geometry.group_max)),
         })
 
     def elaborate(self, platform):
         m = Module()
 
-        # Fields by format. The exponent is signed and one bit wider than an anchor's.
+        # Fields by format; the bias goes to the anchor, so that no two sums follow each other.
         negative, kind = Signal(), Signal(Kind)
         significand = Signal(self.frame)
-        exponent = Signal(signed(len(self.anchor) + 1))
+        exponent_width = max(f.exponent_width for f in self.formats)
+        exponent, bias = Signal(exponent_width), Signal(exponent_width)
         with m.Switch(self.format):
             for fmt in self.formats:
                 with m.Case(fmt.code):
@@ -73,31 +75,50 @@ class Decoder(wiring.Component):
                     hidden = Cat(mantissa, is_normal)
                     m.d.comb += [
                         negative.eq(self.value[fmt.width - 1]),
-                        exponent.eq(Mux(is_normal, biased, 1) - fmt.bias),
+                        exponent.eq(Cat(biased[0] | ~is_normal, biased[1:])),
+                        bias.eq(fmt.bias),
                         significand.eq(Cat(Const(0, self.frame - len(hidden)), hidden)),
                         kind.eq(_kind(fmt, mantissa, biased)),
                     ]
-        s1_rise = Signal(signed(len(exponent) + 1))  # -d
-        s1_significand, s1_negative, s1_kind = (
-            Signal.like(significand), Signal.like(negative), Signal(Kind))
+        s1_significand, s1_exponent = Signal.like(significand), Signal.like(exponent)
+        s1_anchor = Signal(signed(len(self.anchor) + 1))  # biased
+        s1_negative, s1_kind = Signal(), Signal(Kind)
         m.d.sync += [
-            s1_rise.eq(exponent - self.anchor),
-            s1_significand.eq(Mux(kind == Kind.FINITE, significand, 0)),
+            s1_significand.eq(significand),
+            s1_exponent.eq(exponent),
+            s1_anchor.eq(self.anchor + bias),
             s1_negative.eq(negative),
             s1_kind.eq(kind),
         ]
 
-        # d = 8 group - fine.
-        group = Signal(range(1 << (len(s1_rise) - 3)))
-        m.d.comb += group.eq(-(s1_rise >> 3))
-        clip = self.geometry.group_max
+        s2_rise = Signal(signed(len(s1_anchor) + 1))  # -d
+        s2_significand, s2_negative, s2_kind = (
+            Signal.like(significand), Signal(), Signal(Kind))
         m.d.sync += [
-            self.o.significand.eq(shift_left(m, s1_significand, s1_rise[:3], width=self.frame + 7)),
-            self.o.group.eq(Mux(group > clip, clip, group)),
-            self.o.negative.eq(s1_negative),
-            self.o.kind.eq(s1_kind),
+            s2_rise.eq(s1_exponent - s1_anchor),
+            s2_significand.eq(Mux(s1_kind == Kind.FINITE, s1_significand, 0)),
+            s2_negative.eq(s1_negative),
+            s2_kind.eq(s1_kind),
+        ]
+
+        amount, group = self._places(m, s2_rise)
+        m.d.sync += [
+            self.o.significand.eq(shift_left(m, s2_significand, amount, width=len(
+                self.o.significand))),
+            self.o.group.eq(group),
+            self.o.negative.eq(s2_negative),
+            self.o.kind.eq(s2_kind),
         ]
         return m
+
+    def _places(self, m, rise):
+        """The fine shift and the clipped byte group: d = 8 group - fine shift."""
+        geometry = self.geometry
+        if geometry.is_integer:
+            return (rise + geometry.fine)[:geometry.fine.bit_length()], Const(0)
+        group, clip = Signal(range(1 << (len(rise) - 3))), geometry.group_max
+        m.d.comb += group.eq(-(rise >> 3))
+        return rise[:3], Mux(group > clip, clip, group)
 
 
 def _kind(fmt, mantissa, biased):

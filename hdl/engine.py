@@ -14,9 +14,17 @@ from amaranth.hdl import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .formats import FormatCode
+from .buffer import StreamBuffer
 from .geometry import Geometry
-from .layouts import WORD_WIDTH, Operation, Result, RowAnchor
+from .layouts import (
+    WORD_WIDTH,
+    ForceWindow,
+    Operation,
+    Result,
+    RowAnchor,
+    mask_word,
+    skipper_token,
+)
 from .skipper import Skipper
 from .unpacker import ValueUnpacker
 from .vpcu import Vpcu
@@ -32,7 +40,7 @@ class Engine(wiring.Component):
 
     Parameters
     ----------
-    lanes, formats, accumulator_width, max_k, b_depth, drains
+    lanes, formats, accumulator_width, max_k, b_depth, drains, scale_block, target
         As in ``Geometry``.
 
     Members
@@ -43,7 +51,7 @@ class Engine(wiring.Component):
         The tiles' words, see ``TileBuffer``.
     i_row : In(stream of RowAnchor)
         One for each row of each operation.
-    i_mask : In(stream of unsigned(64))
+    i_mask : In(stream of mask_word(scale_block))
         For each row of each operation ceil(k / 64) words, one if k is 0: bit i of word j is set
         if element 64 j + i is not zero.
     i_values : In(stream of unsigned(64))
@@ -68,44 +76,50 @@ class Engine(wiring.Component):
         As ``Geometry``.
     """
 
-    def __init__(self, *, lanes, formats, accumulator_width, max_k, b_depth, drains=1):
-        self.geometry = Geometry(
-            lanes=lanes, formats=formats, accumulator_width=accumulator_width, max_k=max_k,
-            b_depth=b_depth, drains=drains)
+    def __init__(self, **parameters):
+        self.geometry = Geometry(**parameters)
         super().__init__({
             "i_operation": In(stream.Signature(Operation)),
             "i_b": In(stream.Signature(WORD_WIDTH)),
             "i_row": In(stream.Signature(RowAnchor)),
-            "i_mask": In(stream.Signature(WORD_WIDTH)),
+            "i_mask": In(stream.Signature(mask_word(self.geometry.scale_block))),
             "i_values": In(stream.Signature(WORD_WIDTH)),
             "o": Out(stream.Signature(Result)),
         })
 
     def elaborate(self, platform):
         m = Module()
+        geometry = self.geometry
         m.submodules.unpacker = unpacker = ValueUnpacker()
-        m.submodules.skipper = skipper = Skipper(block=64, max_k=self.geometry.max_k)
+        m.submodules.skipper = skipper = Skipper(
+            block=WORD_WIDTH, max_k=geometry.max_k, scale_block=geometry.scale_block)
+        m.submodules.tokens = tokens = StreamBuffer(
+            skipper_token(geometry.max_k, geometry.scale_block))
+        m.submodules.windows = windows = StreamBuffer(ForceWindow)
         m.submodules.vpcu = vpcu = Vpcu(
-            **{field.name: getattr(self.geometry, field.name) for field in fields(Geometry)})
+            **{field.name: getattr(geometry, field.name) for field in fields(Geometry)})
         for name in ("i_operation", "i_b", "i_row"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(vpcu, name))
         wiring.connect(m, wiring.flipped(self.i_values), unpacker.i)
         wiring.connect(m, unpacker.o, skipper.i_values)
-        wiring.connect(m, skipper.o, vpcu.i_a)
+        wiring.connect(m, skipper.o, tokens.i)
+        wiring.connect(m, tokens.o, vpcu.i_a)
+        wiring.connect(m, vpcu.o_force, windows.i)
         wiring.connect(m, vpcu.o, wiring.flipped(self.o))
 
         # A mask word and the force window of the same indices go together.
-        mask, force, format_a = skipper.i_mask, vpcu.o_force, Signal(FormatCode)
+        mask, force = skipper.i_mask, windows.o
         m.d.comb += [
             mask.valid.eq(self.i_mask.valid & force.valid),
             self.i_mask.ready.eq(mask.ready & force.valid),
             force.ready.eq(mask.ready & self.i_mask.valid),
-            mask.payload.nonzero.eq(self.i_mask.payload),
+            mask.payload.nonzero.eq(self.i_mask.payload.mask),
             mask.payload.force.eq(force.payload.force),
             mask.payload.last.eq(force.payload.last),
-            unpacker.format.eq(format_a),
+            mask.payload.format.eq(force.payload.format),
+            unpacker.format.eq(skipper.format),
             unpacker.row_end.eq(skipper.row_end),
         ]
-        with m.If(mask.valid & mask.ready):
-            m.d.sync += format_a.eq(force.payload.format)
+        if geometry.scale_block:
+            m.d.comb += mask.payload.scales.eq(self.i_mask.payload.scales)
         return m

@@ -9,16 +9,26 @@ from amaranth.lib import data, enum
 from .formats import Format, lookup
 from .multiplier import MULTIPLIER_LATENCY
 
-__all__ = ["DECODE_LATENCY", "LANE_LATENCY", "ROUND_LATENCY", "Geometry", "Kind"]
+__all__ = ["DECODE_LATENCY", "LANE_LATENCY", "OPERAND_LATENCY", "ROUND_LATENCY", "SCALE_BLOCKS",
+           "TARGETS", "Geometry", "Kind"]
 
-DECODE_LATENCY = 2
-"""Cycles from a value to its operand."""
+DECODE_LATENCY = 3
+"""Cycles from a value to its operand: fields, distance to the anchor, fine shift."""
 
-LANE_LATENCY = MULTIPLIER_LATENCY + 4
-"""Cycles from an operand to the accumulator: multiply, combine, align, negate, add."""
+OPERAND_LATENCY = DECODE_LATENCY + 2
+"""Cycles from the issue of an element of A to the multipliers' ports: scaled, decoded, broadcast."""
 
-ROUND_LATENCY = 5
+LANE_LATENCY = MULTIPLIER_LATENCY + 3
+"""Cycles from the operands to the accumulator: multiply, align in two steps, add."""
+
+ROUND_LATENCY = 9
 """Cycles from a sum to its rounded result."""
+
+SCALE_BLOCKS = (0, 16, 32, 64)
+"""Elements along K that share a block scale; 0: no scales. OCP MX has 32."""
+
+TARGETS = ("generic", "ecp5")
+"""What the multipliers, adders and memories are made of: inferred, or an ECP5's primitives."""
 
 
 class Kind(enum.Enum, shape=2):
@@ -48,6 +58,10 @@ class Geometry:
         Rows of one of the two banks of B: a power of two, 64 to ``max_k``.
     drains : int
         Results drained per cycle: 1.
+    scale_block : int
+        Elements along K that share a power-of-two scale: 0 (there are no scales), 16, 32 or 64.
+    target : str
+        ``"generic"`` or ``"ecp5"``: same ports, same cycles, other primitives.
 
     Raises
     ------
@@ -61,9 +75,11 @@ class Geometry:
     max_k: int
     b_depth: int
     drains: int = 1
+    scale_block: int = 0
+    target: str = "generic"
 
     def __post_init__(self):
-        for name in ("lanes", "accumulator_width", "max_k", "b_depth", "drains"):
+        for name in ("lanes", "accumulator_width", "max_k", "b_depth", "drains", "scale_block"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{name} is an int; got {value!r}")
@@ -81,7 +97,11 @@ class Geometry:
                              f"got {self.b_depth}")
         if self.drains != 1:
             raise ValueError(f"drains is 1; got {self.drains}")
-        least = 2 * self.frame + 1 + self.headroom
+        if self.scale_block not in SCALE_BLOCKS:
+            raise ValueError(f"scale_block is one of {SCALE_BLOCKS}; got {self.scale_block}")
+        if self.target not in TARGETS:
+            raise ValueError(f"target is one of {TARGETS}; got {self.target!r}")
+        least = 2 * max(f.significand_width for f in self.formats) + 1 + self.headroom
         if not least <= self.accumulator_width <= 512:
             raise ValueError(f"accumulator_width is {least} (the largest product and max_k of "
                              f"them) to 512; got {self.accumulator_width}")
@@ -97,65 +117,91 @@ class Geometry:
         return any(f.width == 32 for f in self.formats)
 
     @cached_property
-    def narrow_frame(self):
-        """Bits of a significand where both formats are 8 or 16 bits wide (0: there is none)."""
-        return max((f.significand_width for f in self.formats if f.width <= 16), default=0)
+    def is_integer(self):
+        """Whether values are integers of one multiplier, and the window holds all their products.
+
+        So it is for e4m3 alone: 448 / 2^-9 < 2^18. Nothing is left to align, nothing is lost.
+        """
+        width = max(f.max_exponent - f.min_exponent + f.significand_width for f in self.formats)
+        return (not self.scale_block and width <= 18
+                and self.accumulator_width >= 2 * width + 1 + self.headroom)
 
     @cached_property
     def frame(self):
-        """Bits of a significand, whatever the formats; narrow ones are its upper bits."""
-        return max(f.significand_width for f in self.formats)
+        """Bits of an operand without its fine shift.
+
+        The longest significand; for fp32 one more, so that with the fine shift it has 32 bits,
+        two halves of whole bytes. Shorter significands are the upper bits.
+        """
+        return max(f.significand_width + (f.width == 32) for f in self.formats)
 
     @cached_property
-    def columns(self):
-        """Columns of a lane: four, or one if every product takes the four multipliers."""
-        return 4 if self.narrow_frame else 1
+    def fine(self):
+        """Places of the fine shift, which the multiplier does: to bytes, or all if `is_integer`."""
+        return (max(f.max_exponent - f.min_exponent for f in self.formats)
+                if self.is_integer else 7)
 
     @cached_property
     def multiplier_width(self):
-        """Bits of a factor: a narrow operand, or half of a wide one."""
-        narrow = self.narrow_frame + 7 if self.narrow_frame else 0
-        return max(narrow, 16 if self.is_wide else 0)
+        """Bits of a factor: a narrow operand, or half of a wide one and 2 zeros below."""
+        narrow = [f.significand_width + self.fine for f in self.formats if f.width <= 16]
+        return max([*narrow, 18]) if self.is_wide else max(narrow)
 
     @cached_property
-    def product_top(self):
-        """Place above the product field of two operands of group 0, in the window.
+    def magnitude_width(self):
+        """Bits of an aligned product: the window without the headroom and the sign."""
+        return self.accumulator_width - 1 - self.headroom
 
-        Both operands of such a product have no fine shift, so the upper 14 bits of the field are
-        zero: after alignment every product is below 2^(W - 1 - headroom).
+    @cached_property
+    def product_place(self):
+        """Place in the window of the lowest bit of a product's 2 * multiplier_width bits, group 0.
+
+        The operands of such a product have no fine shift (of integers: all of it), so that the
+        product ends below the headroom.
         """
-        return self.accumulator_width + 13 - self.headroom
+        reach = self.multiplier_width if self.is_integer else self.multiplier_width - self.fine
+        return self.magnitude_width - 2 * reach
 
     @cached_property
     def group_max(self):
         """Largest byte group told apart: from there on nothing of a product is in the window."""
+        if self.is_integer:
+            return 0
+        beyond = -(-(self.product_place + 2 * self.multiplier_width - self.fine) // 8)
+        if self.scale_block:
+            return beyond
         octaves = max(f.max_exponent - f.min_exponent for f in self.formats)
-        return min(-(-octaves // 8), -(-(self.accumulator_width + 6 - self.headroom) // 8))
+        return min(-(-octaves // 8), beyond)
+
+    @cached_property
+    def slot_group_max(self):
+        """As `group_max`, with the 4 bytes that a low half lies below the high one."""
+        return self.group_max + (4 if self.is_wide else 0)
 
     @cached_property
     def anchor_shape(self):
-        """Shape of an anchor: any exponent of an enabled format."""
+        """Shape of an anchor: any exponent of an enabled format, less that of a block's scale."""
         magnitude = max(max(f.max_exponent, -f.min_exponent) for f in self.formats)
-        return signed(magnitude.bit_length() + 1)
+        return signed((magnitude + (254 if self.scale_block else 0)).bit_length() + 1)
 
-    def operand(self, width):
+    def operand(self, width, group_max):
         """Layout of a decoded operand: (-1)^negative * significand * 256^-group.
 
-        In units of 2^(anchor + 1 - frame); ``width`` is frame + 7, for the fine shift.
+        In units of 2^(anchor + 1 - frame); ``width`` is frame + fine.
         """
         return data.StructLayout({
-            "significand": width, "group": range(self.group_max + 1), "negative": 1, "kind": Kind,
+            "significand": width, "group": range(group_max + 1), "negative": 1, "kind": Kind,
         })
 
     @cached_property
     def slot(self):
         """Layout of one of the four factors that a lane keeps of a word of B."""
-        return self.operand(self.multiplier_width)
+        return self.operand(self.multiplier_width, self.slot_group_max)
 
     @cached_property
     def drained(self):
         """Layout of a finished sum on its way to the rounder."""
         return data.StructLayout({
-            "sum": signed(self.accumulator_width), "anchor": self.anchor_shape,
+            "sum": self.accumulator_width,
             "nan": 1, "positive_infinity": 1, "negative_infinity": 1, "lost": 1,
         })

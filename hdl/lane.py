@@ -1,37 +1,41 @@
-"""One lane: four multipliers, byte alignment into the window, accumulators and drain registers."""
-
-from itertools import pairwise
+"""One lane: four multipliers, byte alignment into the window, accumulators."""
 
 from amaranth.hdl import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import negate_if, shift_right, tree_sum
+from .accumulate import Accumulate
 from .geometry import Kind
 from .multiplier import MULTIPLIER_LATENCY, Multiplier
 
-__all__ = ["Lane", "broadcast"]
+__all__ = ["COLUMNS", "Lane", "broadcast"]
+
+COLUMNS = 4
+"""Accumulators of a lane: one for each of its multipliers."""
+
+STEP = 32
+"""Bits between the places of the second step of alignment; the first one is by 0 to 3 bytes."""
 
 
 def broadcast(geometry):
     """The operand of A that all lanes get, and what they are to do with it.
 
-    ``high`` is the factor of the multipliers 0 and 1, ``low`` that of 2 and 3: in fp32 mode
-    (``wide``) the halves of the operand, else both all of it. ``valid``: add to the accumulators;
-    ``clear``: from zero; ``present``: there is an element (else its product is nothing at all).
+    ``high`` is the factor of the multipliers 0 and 1, ``low`` that of 2 and 3: in fp32 mode the
+    halves of the operand, else both all of it. ``valid``: add to the accumulators; ``clear``: from
+    zero; ``present``: there is an element (else its product is nothing at all).
     """
     width = geometry.multiplier_width
     return data.StructLayout({
         "high": width, "low": width, "group": range(geometry.group_max + 1), "negative": 1,
-        "kind": Kind, "wide": 1, "valid": 1, "clear": 1, "present": 1,
+        "kind": Kind, "valid": 1, "clear": 1, "present": 1,
     })
 
 
-def product_flags(group_max):
+def product_flags(geometry):
     """What goes with a product to its column."""
     return data.StructLayout({
-        "group": range(2 * group_max + 1), "negative": 1, "nan": 1,
-        "positive_infinity": 1, "negative_infinity": 1, "valid": 1, "clear": 1,
+        "group": range(geometry.group_max + geometry.slot_group_max + 1), "negative": 1,
+        "nan": 1, "positive_infinity": 1, "negative_infinity": 1,
     })
 
 
@@ -40,67 +44,102 @@ class Column(wiring.Component):
 
     ::
 
-        product -> >> bytes -> +- -> (+) -> accumulator --capture--> drained -> next drained
-                      |               ^--------'
-                      `-> lost
+        product -> >> 0..3 bytes -> >> 0, 32, .. bits -> (+-) -> accumulator --capture--> drained
+                                      `-> lost             ^---------'
+
+    ``product`` and ``flags`` come together, ``valid`` and ``clear`` two cycles later, with the
+    addition.
     """
 
-    def __init__(self, *, geometry, product_width):
+    def __init__(self, *, geometry):
         self.geometry = geometry
-        self.product_width = product_width
         super().__init__({
-            "product": In(product_width),
-            "flags": In(product_flags(geometry.group_max)),
-            "anchor": In(geometry.anchor_shape),
-            "capture": In(1),
-            "i_drained": In(geometry.drained),
+            "product": In(2 * geometry.multiplier_width),
+            "flags": In(product_flags(geometry)),
+            "valid": In(1), "clear": In(1), "capture": In(1),
             "drained": Out(geometry.drained),
         })
 
     def elaborate(self, platform):
         m = Module()
-        width, headroom = self.geometry.accumulator_width, self.geometry.headroom
-        flags = [self.flags]
-        for number in (1, 2):
-            stage_flags = Signal.like(self.flags, name=f"s{number}_flags")
-            m.d.sync += stage_flags.eq(flags[-1])
-            flags.append(stage_flags)
+        geometry = self.geometry
+        width = geometry.magnitude_width
 
         # Place the product in the window; what falls out below is dropped, and said (rule N4).
-        # Above, only the headroom and bits that no product reaches are cut off (product_top).
-        placed = Cat(Const(0, self.geometry.product_top - self.product_width), self.product)
-        shifted, lost = shift_right(m, placed, self.flags.group, unit=8)
-        s1_magnitude, s1_lost = Signal(width - 1 - headroom), Signal()
-        m.d.sync += [s1_magnitude.eq(shifted), s1_lost.eq(lost)]
-
-        # Negate: the ones' complement here, the carry in the adder.
-        addend, carry = negate_if(flags[1].negative, s1_magnitude)
-        s2_addend, s2_carry, s2_lost = Signal(signed(width - headroom)), Signal(), Signal()
-        m.d.sync += [s2_addend.eq(addend), s2_carry.eq(carry), s2_lost.eq(s1_lost)]
+        # Above, only the headroom and bits that no product reaches are cut off (product_place).
+        s1_product, s1_flags = self._shift_bytes(m)
+        s2_magnitude, s2_lost, s2_flags = Signal(width), Signal(), Signal.like(s1_flags)
+        magnitude, lost = self._place(m, s1_product, s1_flags.group[2:])
+        m.d.sync += [s2_magnitude.eq(magnitude), s2_lost.eq(lost), s2_flags.eq(s1_flags)]
 
         # Accumulate; max_k products stay within the window.
-        s3, new = Signal(self.geometry.drained), flags[2]
-        with m.If(new.valid):
-            m.d.sync += s3.sum.eq(Mux(new.clear, 0, s3.sum) + s2_addend + s2_carry)
-            for name, value in (("nan", new.nan), ("lost", s2_lost),
-                                ("positive_infinity", new.positive_infinity),
-                                ("negative_infinity", new.negative_infinity)):
-                m.d.sync += s3[name].eq((s3[name] & ~new.clear) | value)
+        m.submodules.adder = adder = Accumulate(
+            width=geometry.accumulator_width, magnitude_width=width, target=geometry.target)
+        s3 = Signal(geometry.drained)
+        m.d.comb += [
+            adder.sum.eq(s3.sum), adder.clear.eq(self.clear),
+            adder.magnitude.eq(s2_magnitude), adder.negative.eq(s2_flags.negative),
+        ]
+        with m.If(self.valid):
+            m.d.sync += s3.sum.eq(adder.o)
+            for name, value in (("nan", s2_flags.nan), ("lost", s2_lost),
+                                ("positive_infinity", s2_flags.positive_infinity),
+                                ("negative_infinity", s2_flags.negative_infinity)):
+                m.d.sync += s3[name].eq((s3[name] & ~self.clear) | value)
 
-        # The drain register: take the finished sum, else hand on the neighbour's.
         with m.If(self.capture):
-            m.d.sync += [self.drained.eq(s3), self.drained.anchor.eq(self.anchor)]
-        with m.Else():
-            m.d.sync += self.drained.eq(self.i_drained)
+            m.d.sync += self.drained.eq(s3)
         return m
+
+    def _shift_bytes(self, m):
+        """The product with three bytes below it, shifted right by the group modulo 4."""
+        s1_flags, product = Signal.like(self.flags), self.product
+        m.d.sync += s1_flags.eq(self.flags)
+        if self.geometry.is_integer:
+            s1_product = Signal.like(product)
+            m.d.sync += s1_product.eq(product)
+            return s1_product, s1_flags
+        s1_product = Signal(len(product) + 24)
+        with m.Switch(self.flags.group[:2]):
+            for bytes_down in range(4):
+                with m.Case(bytes_down):
+                    m.d.sync += s1_product.eq(product << (24 - 8 * bytes_down))
+        return s1_product, s1_flags
+
+    def _place(self, m, product, step):
+        """(``product`` moved down by 32 bits for each ``step``, whether a bit fell out)."""
+        geometry = self.geometry
+        width = geometry.magnitude_width
+        if geometry.is_integer:
+            return Cat(Const(0, geometry.product_place), product)[:width], Const(0)
+        # A place of the window sees one bit of the product for each step: at most two of 60 bits.
+        first = geometry.product_place - 24
+        sources, drops = [[] for _ in range(width)], []
+        for number in range(1 << len(step)):
+            selected = Signal(name=f"is_step_{number}")
+            m.d.comb += selected.eq(step == number)
+            low = first - STEP * number
+            for place in range(max(0, low), min(width, low + len(product))):
+                sources[place].append(selected & product[place - low])
+            if low < 0:
+                drops.append((selected, min(-low, len(product))))
+        # Bits that drop out at one step do so at every later one: or them once.
+        lost, so_far, begin = Const(0), Const(0), 0
+        for selected, end in drops:
+            part = Signal(name=f"any_below_{end}")
+            if end > begin:
+                m.d.comb += part.eq(so_far | product[begin:end].any())
+                so_far, begin = part, end
+            lost |= selected & so_far
+        return Cat(_any(bits) for bits in sources), lost
 
 
 class Lane(wiring.Component):
     """Adds the products of one operand of A with a word of B to the accumulators of its columns.
 
-    Column n: sum_n += a * b_n, four columns; in fp32 mode only column 0, whose product is
-    (a_high b_high << 32) + ((a_high b_low + a_low b_high) << 16) + a_low b_low, one product of
-    four multipliers, summed before bits are dropped.
+    Column n: sum_n += a * b_n. In fp32 mode the four columns together are one: they sum the
+    products high * high, high * low, low * high and low * low of the operands' 16-bit halves; the
+    groups of the slots place them, and the drain adds the four sums.
 
     Parameters
     ----------
@@ -112,83 +151,53 @@ class Lane(wiring.Component):
     a : In(broadcast(geometry))
         Operand of A.
     b : In(ArrayLayout(geometry.slot, 4))
-        Operands of B. In fp32 mode all have the sign, group and kind of the one operand, and the
-        significands are its high, low, high and low half.
-    anchors : In(ArrayLayout(geometry.anchor_shape, geometry.columns))
-        Column anchors, for the drain.
+        Operands of B. In fp32 mode all have the sign and kind of the one operand, and the
+        significands are its high, low, high and low half, two zeros below.
     capture : In(1)
         Move the accumulators, as they are, to the drain registers.
-    drain_wide : In(1)
-        The drain registers hold column 0 only: pass on a lane, not a column, per cycle.
-    i_drained, o_drained : In, Out(geometry.drained)
-        Drain register of the next lane's, and of this lane's, column 0.
+    drained : Out(ArrayLayout(geometry.drained, 4))
+        The drain registers.
 
     Timing
     ------
-    ``LANE_LATENCY`` (6) cycles from ``a`` and ``b`` to the accumulator. The drain registers shift
-    in every cycle without ``capture``.
+    ``LANE_LATENCY`` (6) cycles from ``a`` and ``b`` to the accumulator.
 
     Numerics
     --------
-    Rule N4: product bits under the window are dropped toward zero and set ``lost``.
+    Rule N4: bits of a product under the window are dropped toward zero and set ``lost``; in fp32
+    mode, of each of the four.
     """
 
     def __init__(self, *, geometry):
         self.geometry = geometry
         super().__init__({
             "a": In(broadcast(geometry)),
-            "b": In(data.ArrayLayout(geometry.slot, 4)),
-            "anchors": In(data.ArrayLayout(geometry.anchor_shape, geometry.columns)),
+            "b": In(data.ArrayLayout(geometry.slot, COLUMNS)),
             "capture": In(1),
-            "drain_wide": In(1),
-            "i_drained": In(geometry.drained),
-            "o_drained": Out(geometry.drained),
+            "drained": Out(data.ArrayLayout(geometry.drained, COLUMNS)),
         })
 
     def elaborate(self, platform):
         m = Module()
         geometry = self.geometry
-
-        products = []
-        for number in range(4):
+        adds = Cat(self.a.valid, self.a.clear)
+        valid, clear = _delayed(m, adds, MULTIPLIER_LATENCY + 2, "adds")
+        for number in range(COLUMNS):
             m.submodules[f"multiplier_{number}"] = multiplier = Multiplier(
-                width=geometry.multiplier_width)
+                width=geometry.multiplier_width, target=geometry.target)
+            m.submodules[f"column_{number}"] = column = Column(geometry=geometry)
+            flags = Signal(product_flags(geometry), name=f"flags_{number}")
             m.d.comb += [
                 multiplier.a.eq(self.a.high if number < 2 else self.a.low),
                 multiplier.b.eq(self.b[number].significand),
-            ]
-            products.append(multiplier.o)
-
-        # Column 0 takes a narrow product as the upper bits of a wide one.
-        wide_width, narrow_width = (2 * (n + 7) for n in (geometry.frame, geometry.narrow_frame))
-        columns = []
-        for number in range(geometry.columns):
-            product_width = wide_width if number == 0 else narrow_width
-            m.submodules[f"column_{number}"] = column = Column(
-                geometry=geometry, product_width=product_width)
-            s3_product = Signal(product_width)
-            m.d.sync += s3_product[-narrow_width:].eq(products[number])
-            if number == 0 and geometry.is_wide:
-                with m.If(_delayed(m, self.a.wide, MULTIPLIER_LATENCY, "wide")):
-                    m.d.sync += s3_product.eq(_joined(*products))
-                with m.Else():
-                    m.d.sync += s3_product[:-narrow_width].eq(0)
-            flags = Signal(product_flags(geometry.group_max), name=f"flags_{number}")
-            m.d.comb += [
                 *self._flags(flags, self.b[number]),
-                column.product.eq(s3_product),
-                column.flags.eq(_delayed(m, flags, MULTIPLIER_LATENCY + 1, f"flags_{number}")),
-                column.anchor.eq(self.anchors[number]),
+                column.product.eq(multiplier.o),
+                column.flags.eq(_delayed(m, flags, MULTIPLIER_LATENCY, f"flags_{number}")),
+                column.valid.eq(valid),
+                column.clear.eq(clear),
                 column.capture.eq(self.capture),
+                self.drained[number].eq(column.drained),
             ]
-            columns.append(column)
-
-        m.d.comb += self.o_drained.eq(columns[0].drained)
-        for column, following in pairwise(columns):
-            m.d.comb += column.i_drained.eq(following.drained)
-        m.d.comb += columns[-1].i_drained.eq(self.i_drained)
-        with m.If(self.drain_wide):
-            m.d.comb += columns[0].i_drained.eq(self.i_drained)
         return m
 
     def _flags(self, flags, b):
@@ -203,14 +212,14 @@ class Lane(wiring.Component):
             flags.nan.eq(a.present & nan),
             flags.positive_infinity.eq(a.present & infinite & ~negative),
             flags.negative_infinity.eq(a.present & infinite & negative),
-            flags.valid.eq(a.valid),
-            flags.clear.eq(a.clear),
         ]
 
 
-def _joined(high, high_low, low_high, low):
-    """One product from those of 16-bit halves."""
-    return tree_sum([Cat(low[:32], high), (high_low + low_high) << 16])
+def _any(bits):
+    total = Const(0, 1)
+    for bit in bits:
+        total = total | bit
+    return total
 
 
 def _delayed(m, value, cycles, name):

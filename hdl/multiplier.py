@@ -1,4 +1,4 @@
-"""The multiplier of the lanes, alone in its module: a target may put its own primitive here."""
+"""The multiplier of the lanes, alone in its module: inferred, or an ECP5's own primitive."""
 
 from amaranth.hdl import *
 from amaranth.lib import wiring
@@ -6,8 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 __all__ = ["MULTIPLIER_LATENCY", "Multiplier"]
 
-MULTIPLIER_LATENCY = 2
-"""Cycles from the factors to their product: a register before and one behind."""
+MULTIPLIER_LATENCY = 3
+"""Cycles from the factors to their product: registers before, within and behind."""
 
 
 class Multiplier(wiring.Component):
@@ -17,6 +17,8 @@ class Multiplier(wiring.Component):
     ----------
     width : int
         Bits of each factor, 1 to 18 (one 18 x 18 multiplier).
+    target : str
+        ``"generic"``: inferred; ``"ecp5"``: a MULT18X18D with its own registers.
 
     Members
     -------
@@ -27,17 +29,38 @@ class Multiplier(wiring.Component):
 
     Timing
     ------
-    Latency ``MULTIPLIER_LATENCY`` cycles, one product per cycle.
+    Latency ``MULTIPLIER_LATENCY`` (3) cycles, one product per cycle. No reset: what was there before
+    comes out first.
+
+    Source
+    ------
+    Lattice FPGA-TN-02205, ECP5 and ECP5-5G sysDSP usage guide, MULT18X18D.
     """
 
-    def __init__(self, *, width):
+    def __init__(self, *, width, target="generic"):
         if not 1 <= width <= 18:
             raise ValueError(f"a multiplier takes 1 to 18 bits; got {width}")
-        self.width = width
+        self.width, self.target = width, target
         super().__init__({"a": In(width), "b": In(width), "o": Out(2 * width)})
 
     def elaborate(self, platform):
         m = Module()
-        s1_a, s1_b = Signal(self.width), Signal(self.width)
-        m.d.sync += [s1_a.eq(self.a), s1_b.eq(self.b), self.o.eq(s1_a * s1_b)]
+        if self.target == "ecp5":
+            m.submodules.mult = self._mult18x18d()
+            return m
+        s1_a, s1_b, s2_o = Signal(self.width), Signal(self.width), Signal(2 * self.width)
+        m.d.sync += [s1_a.eq(self.a), s1_b.eq(self.b), s2_o.eq(s1_a * s1_b), self.o.eq(s2_o)]
         return m
+
+    def _mult18x18d(self):
+        ports = {}
+        for name, value in (("A", self.a), ("B", self.b)):
+            ports |= {f"i_{name}{n}": value[n] if n < self.width else Const(0) for n in range(18)}
+            ports |= {f"i_SIGNED{name}": Const(0), f"i_SOURCE{name}": Const(0)}
+        ports |= {f"o_P{n}": self.o[n] for n in range(2 * self.width)}
+        registers = {}
+        for name in ("INPUTA", "INPUTB", "PIPELINE", "OUTPUT"):
+            registers |= {f"p_REG_{name}_CLK": "CLK0", f"p_REG_{name}_CE": "CE0",
+                          f"p_REG_{name}_RST": "RST0"}
+        return Instance("MULT18X18D", i_CLK0=ClockSignal(), i_CE0=Const(1), i_RST0=Const(0),
+                        p_GSR="DISABLED", **ports, **registers)

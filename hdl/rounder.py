@@ -4,8 +4,10 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import negate_if, normalise, shift_right
+from .accumulate import Accumulate
+from .arithmetic import shift_right, tree_sum
 from .formats import FORMATS, FP32, FormatCode
+from .geometry import ROUND_LATENCY
 from .layouts import Result
 
 __all__ = ["WEIGHT", "Rounder", "exact_sum"]
@@ -17,12 +19,12 @@ KEPT = FP32.significand_width + 1  # significand and guard bit of the widest res
 
 
 def exact_sum(accumulator_width):
-    """A finished sum: (nan | infinities | sum * 2^weight), and how to round it.
+    """A finished sum, two's complement: (nan | infinities | sum * 2^weight), and how to round it.
 
     ``lost``: bits were dropped under the window. ``last`` travels along.
     """
     return data.StructLayout({
-        "sum": signed(accumulator_width), "weight": WEIGHT, "nan": 1, "positive_infinity": 1,
+        "sum": accumulator_width, "weight": WEIGHT, "nan": 1, "positive_infinity": 1,
         "negative_infinity": 1, "lost": 1, "result": FormatCode, "saturate": 1, "last": 1,
     })
 
@@ -35,17 +37,19 @@ class Rounder(wiring.Component):
     accumulator_width : int
         Bits of a sum, two's complement; at least 2.
 
+    target : str
+        Primitives, see ``Accumulate``.
+
     Members
     -------
-    i : In(stream of exact_sum(accumulator_width))
+    i : In(stream of exact_sum(accumulator_width), always ready)
         Sums.
-    o : Out(stream of Result)
+    o : Out(stream of Result, always ready)
         Results, in order.
 
     Timing
     ------
-    One result per cycle, latency ``ROUND_LATENCY`` (5) cycles. A stalled ``o`` holds all stages:
-    ``i.ready`` is ``o.ready | ~o.valid``.
+    One result per cycle, latency ``ROUND_LATENCY`` (9) cycles.
 
     Numerics
     --------
@@ -54,36 +58,31 @@ class Rounder(wiring.Component):
     dropped where the sum is NaN or infinite.
     """
 
-    def __init__(self, *, accumulator_width):
+    def __init__(self, *, accumulator_width, target="generic"):
         if not isinstance(accumulator_width, int) or accumulator_width < 2:
             raise ValueError(f"accumulator_width is an int of at least 2; got {accumulator_width}")
-        self.accumulator_width = accumulator_width
+        self.accumulator_width, self.target = accumulator_width, target
         super().__init__({
-            "i": In(stream.Signature(exact_sum(accumulator_width))),
-            "o": Out(stream.Signature(Result)),
+            "i": In(stream.Signature(exact_sum(accumulator_width), always_ready=True)),
+            "o": Out(stream.Signature(Result, always_ready=True)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        moves = self.i.ready
-        m.d.comb += moves.eq(self.o.ready | ~self.o.valid)
-        stage = EnableInserter(moves)
-
-        m.submodules.normaliser = normaliser = stage(Normaliser(width=self.accumulator_width))
-        m.submodules.packer = packer = stage(Packer())
+        m.submodules.normaliser = normaliser = Normaliser(
+            width=self.accumulator_width, target=self.target)
+        m.submodules.packer = packer = Packer()
         m.d.comb += [
             normaliser.i.eq(self.i.payload),
             packer.i.eq(normaliser.o),
             self.o.payload.eq(packer.o),
         ]
         valid = self.i.valid
-        for number in range(1, 5):
+        for number in range(1, ROUND_LATENCY):
             stage_valid = Signal(name=f"s{number}_valid")
-            with m.If(moves):
-                m.d.sync += stage_valid.eq(valid)
+            m.d.sync += stage_valid.eq(valid)
             valid = stage_valid
-        with m.If(moves):
-            m.d.sync += self.o.valid.eq(valid)
+        m.d.sync += self.o.valid.eq(valid)
         return m
 
 
@@ -94,60 +93,81 @@ NORMALISED = data.StructLayout({
 
 
 class Normaliser(wiring.Component):
-    """Sign, exponent and the leading bits of a sum, the rest gathered in ``sticky``: 3 cycles.
+    """Sign, exponent and the leading bits of a sum, the rest gathered in ``sticky``: 5 cycles.
 
     The leading one is the significand's upper bit; a zero has the significand 0.
     """
 
-    def __init__(self, *, width):
-        self.width = width
+    STAGES = 4  # of shifts
+
+    def __init__(self, *, width, target):
+        self.width, self.target = width, target
         super().__init__({"i": In(exact_sum(width)), "o": Out(NORMALISED)})
 
     def elaborate(self, platform):
         m = Module()
-        half = max(4, ((self.width - 1).bit_length() + 1) // 2)
-        coarse = [1 << n for n in reversed(range(half, (self.width - 1).bit_length()))]
-        fine = [1 << n for n in reversed(range(half))]
 
-        # Sign and magnitude.
-        magnitude, negative = Signal(self.width), self.i.sum < 0
-        addend, carry = negate_if(negative, self.i.sum)
-        m.d.comb += magnitude.eq(addend + carry)  # at most 2^(width - 1)
-        s1 = Signal(NORMALISED)
-        s1_magnitude = Signal(self.width)
+        # Sign and magnitude, at most 2^(width - 1).
+        special = self.i.nan | self.i.positive_infinity | self.i.negative_infinity
+        m.submodules.negate = negate = Accumulate(
+            width=self.width, magnitude_width=self.width, target=self.target)
+        m.d.comb += [negate.clear.eq(1), negate.magnitude.eq(self.i.sum),
+                     negate.negative.eq(self.i.sum[-1])]
+        stage, magnitude = Signal(NORMALISED, name="s1"), Signal(self.width, name="s1_magnitude")
         m.d.sync += [
-            s1_magnitude.eq(magnitude),
-            s1.exponent.eq(self.i.weight + (self.width - 1)),
-            s1.negative.eq(Mux(self.i.nan | self.i.positive_infinity | self.i.negative_infinity,
-                               self.i.negative_infinity & ~self.i.nan, negative)),
-            s1.nan.eq(self.i.nan | (self.i.positive_infinity & self.i.negative_infinity)),
-            s1.infinite.eq(self.i.positive_infinity | self.i.negative_infinity),
-            s1.lost.eq(self.i.lost & ~(self.i.nan | self.i.positive_infinity
-                                       | self.i.negative_infinity)),
-            *(s1[name].eq(self.i[name]) for name in ("result", "saturate", "last")),
+            magnitude.eq(negate.o),
+            stage.exponent.eq(self.i.weight + (self.width - 1)),
+            stage.negative.eq(Mux(special, self.i.negative_infinity & ~self.i.nan,
+                                  self.i.sum[-1])),
+            stage.nan.eq(self.i.nan | (self.i.positive_infinity & self.i.negative_infinity)),
+            stage.infinite.eq(self.i.positive_infinity | self.i.negative_infinity),
+            stage.lost.eq(self.i.lost & ~special),
+            *(stage[name].eq(self.i[name]) for name in ("result", "saturate", "last")),
         ]
 
-        # Leading zeros, in two steps.
-        shifted, amount = normalise(m, s1_magnitude, coarse)
-        s2, s2_magnitude = Signal(NORMALISED), Signal(self.width)
-        m.d.sync += [
-            s2.eq(s1),
-            s2_magnitude.eq(shifted),
-            s2.exponent.eq(s1.exponent - amount),
-        ]
-        shifted, amount = normalise(m, s2_magnitude, fine)
-        rest = max(0, self.width - KEPT)
-        m.d.sync += [
-            self.o.eq(s2),
-            self.o.significand.eq(Cat(Const(0, max(0, KEPT - self.width)), shifted[rest:])),
-            self.o.sticky.eq(shifted[:rest].any()),
-            self.o.exponent.eq(s2.exponent - amount),
-        ]
+        # Leading zeros, by halves, a step or more in each cycle.
+        steps = [1 << n for n in reversed(range((self.width - 1).bit_length()))]
+        for number in range(self.STAGES):
+            left = self.STAGES - number
+            here, steps = steps[:len(steps) // left], steps[len(steps) // left:]
+            shifted, amount, dropped = magnitude, [Const(0)], stage.sticky
+            for step in here:
+                shifted, is_clear, part = _skip_zeros(m, shifted, step)
+                amount.append(Mux(is_clear, step, 0))
+                dropped |= part
+            following = self.o if left == 1 else Signal(NORMALISED, name=f"s{number + 2}")
+            m.d.sync += [following.eq(stage), following.sticky.eq(dropped),
+                         following.exponent.eq(stage.exponent - tree_sum(amount))]
+            stage = following
+            if left > 1:
+                magnitude = Signal(len(shifted), name=f"s{number + 2}_magnitude")
+                m.d.sync += magnitude.eq(shifted)
+            else:
+                m.d.sync += self.o.significand.eq(
+                    Cat(Const(0, KEPT - len(shifted)), shifted))
         return m
 
 
+def _skip_zeros(m, value, step):
+    """(``value`` without ``step`` leading zeros if it has them, whether it had, what dropped out).
+
+    Of the result only the bits are kept that can still become part of the KEPT leading ones.
+    """
+    width = len(value)
+    kept = min(width, KEPT + step - 1)
+    below = width - kept
+    shifted, is_clear, dropped = Signal(kept), Signal(), Signal()
+    m.d.comb += [
+        is_clear.eq(~value[max(0, width - step):].any()),
+        shifted.eq(Mux(is_clear, (value << step)[below:width], value[below:])),
+        dropped.eq(value[:max(0, below - step)].any()
+                   | (~is_clear & value[max(0, below - step):below].any())),
+    ]
+    return shifted, is_clear, dropped
+
+
 class Packer(wiring.Component):
-    """Shifts to the result's grid, rounds and packs: 2 cycles."""
+    """Shifts to the result's grid, rounds and packs: 4 cycles."""
 
     def __init__(self):
         super().__init__({"i": In(NORMALISED), "o": Out(Result)})
@@ -165,41 +185,58 @@ class Packer(wiring.Component):
                         excess.eq(FP32.mantissa_width - fmt.mantissa_width),
                     ]
         is_subnormal = below > 0
-        drop, amount = Signal(signed(16)), Signal(range(32))
-        m.d.comb += [
-            drop.eq(excess + Mux(is_subnormal, below, 0)),
-            amount.eq(Mux(drop > 31, 31, drop)),  # from KEPT + 1 on only the sticky bit is left
-        ]
-        kept, dropped = shift_right(m, self.i.significand, amount)
-        is_zero = ~self.i.significand.any()
-        s1, s1_kept, s1_sticky = Signal(NORMALISED), Signal(KEPT), Signal()
-        s1_field = Signal(14)  # biased exponent less one
+        s1, s1_below, s1_excess = Signal(NORMALISED), Signal(range(32)), Signal.like(excess)
+        s1_field = Signal(14)  # the biased exponent; 0: subnormal or zero
         m.d.sync += [
             s1.eq(self.i),
-            s1_kept.eq(kept),
-            s1_sticky.eq(dropped | self.i.sticky),
-            s1_field.eq(Mux(is_subnormal | is_zero, 0, -below)),
+            s1_excess.eq(excess),
+            s1_below.eq(Mux(is_subnormal, Mux(below > 31, 31, below), 0)),
+            s1_field.eq(Mux(is_subnormal | ~self.i.significand[-1], 0, 1 - below)),
         ]
 
-        # The hidden bit of the rounded significand completes the exponent field, and so does the
-        # carry out of a rounding up.
-        rounded = Signal(KEPT)
-        m.d.comb += rounded.eq(s1_kept[1:] + (s1_kept[0] & (s1_sticky | s1_kept[1])))
-        magnitude, beyond, sign, canonical = (Signal(14 + FP32.mantissa_width), Signal(32),
-                                              Signal(32), Signal(32))
+        # From KEPT + 1 places on only the sticky bit is left.
+        drop, amount = Signal(range(64)), Signal(range(32))
+        m.d.comb += [drop.eq(s1_excess + s1_below), amount.eq(Mux(drop > 31, 31, drop))]
+        kept, dropped = shift_right(m, s1.significand, amount)
+        s2, s2_kept, s2_field, s2_sticky = (
+            Signal(NORMALISED), Signal(KEPT), Signal.like(s1_field), Signal())
+        m.d.sync += [s2.eq(s1), s2_kept.eq(kept), s2_field.eq(s1_field),
+                     s2_sticky.eq(dropped | s1.sticky)]
+
+        # Exponent and mantissa side by side: the carry out of a rounding up is the exponent's. The
+        # hidden bit is the field's, too: it tells subnormals that have become normal.
+        fields = Signal(14 + FP32.mantissa_width)
+        with m.Switch(s2.result):
+            for fmt in FORMATS.values():
+                with m.Case(fmt.code):
+                    m.d.comb += fields.eq(Cat(s2_kept[1:1 + fmt.mantissa_width], s2_field))
+        s3, s3_magnitude = Signal(NORMALISED), Signal.like(fields)
+        m.d.sync += [s3.eq(s2), s3_magnitude.eq(
+            fields + (s2_kept[0] & (s2_sticky | s2_kept[1])))]
+
+        beyond, sign, canonical = Signal(32), Signal(32), Signal(32)
         is_nan, overflows = Signal(), Signal()
-        with m.Switch(s1.result):
+        with m.Switch(s3.result):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
                     m.d.comb += [
-                        magnitude.eq(Cat(Const(0, fmt.mantissa_width), s1_field) + rounded),
-                        overflows.eq(s1.infinite | (magnitude > fmt.max_finite_bits)),
-                        is_nan.eq(s1.nan | (0 if fmt.ieee else overflows & ~s1.saturate)),
-                        beyond.eq(Mux(s1.saturate, fmt.max_finite_bits,
+                        overflows.eq(s3.infinite | _exceeds(s3_magnitude, fmt)),
+                        is_nan.eq(s3.nan | (0 if fmt.ieee else overflows & ~s3.saturate)),
+                        beyond.eq(Mux(s3.saturate, fmt.max_finite_bits,
                                       fmt.infinity_bits if fmt.ieee else fmt.nan_bits)),
-                        sign.eq(s1.negative << (fmt.width - 1)),
+                        sign.eq(s3.negative << (fmt.width - 1)),
                         canonical.eq(fmt.nan_bits),
                     ]
-        bits = Mux(is_nan, canonical, sign | Mux(overflows, beyond, magnitude))
-        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s1.lost), self.o.last.eq(s1.last)]
+        bits = Mux(is_nan, canonical, sign | Mux(overflows, beyond, s3_magnitude))
+        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s3.lost), self.o.last.eq(s3.last)]
         return m
+
+
+def _exceeds(magnitude, fmt):
+    """Whether exponent and mantissa, side by side, are beyond the format's largest finite value."""
+    # That is 1..10..0 or above, with as many ones as the value after the largest has.
+    first = fmt.max_finite_bits + 1
+    low = (first & -first).bit_length() - 1
+    high = fmt.width - 1
+    assert first >> low == (1 << high - low) - 1
+    return magnitude[high:].any() | magnitude[low:high].all()

@@ -1,26 +1,48 @@
 """The zero skipper: turns a row's mask and its packed non-zero values into the elements that count.
 
-     i_mask ---> window (what is left of it) --- lowest bit ---> token ---> o
-     i_values ------------------------------------ value ---------^
+     i_mask ---> window --- next chunk that counts ---> chunk --- lowest bit ---> token ---> o
+     i_values ------------------------------------------------------- value ------^
+
+A window goes by chunks of 8 elements, so that what decides about the next cycle is 8 bits twice
+instead of 64: the chunks that are left, and the elements of a chunk that are left.
 """
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import *
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .bitstream import check_block
+from .formats import FormatCode
+from .geometry import SCALE_BLOCKS
 from .layouts import mask_window, skipper_token
 
 __all__ = ["Skipper"]
 
+CHUNK = 8
+
 
 def lowest(bits):
     """Place of the lowest bit that is set (0 if none is), by halves: log2(width) levels."""
+    if len(bits) < 2:
+        return Const(0, 0)
     if len(bits) == 2:
         return ~bits[0] & bits[1]
     half = len(bits) // 2
     low, high = bits[:half], bits[half:]
     return Cat(Mux(low.any(), lowest(low), lowest(high)), ~low.any() & high.any())
+
+
+def without_lowest(bits):
+    """``bits`` without the lowest one that is set."""
+    return Cat(bit & bits[:place].any() for place, bit in enumerate(bits))
+
+
+def one_of(selected, values):
+    """The value whose bit of ``selected`` is set, 0 if none is; values of equal width."""
+    return reduce(or_, (Mux(bit, values[n], 0) for n, bit in enumerate(selected)))
 
 
 class Skipper(wiring.Component):
@@ -37,24 +59,28 @@ class Skipper(wiring.Component):
         Elements of a mask window: 8, 16, 32 or 64.
     max_k : int
         Longest row in elements: a power of two, at least ``block``. A longer row's indices wrap.
+    scale_block : int
+        Elements that share a scale, at most ``block``, at least 8; 0: there are no scales.
 
     Members
     -------
-    i_mask : In(stream of mask_window(block))
+    i_mask : In(stream of mask_window(block, scale_block))
         The row's windows, first element first; a row of no elements is one window of zeros.
     i_values : In(stream of unsigned(32))
         The values of the elements that are not zero, in index order.
-    o : Out(stream of skipper_token(max_k))
+    o : Out(stream of skipper_token(max_k, scale_block))
         The elements that count.
     row_end : Out(1)
         In the cycle in which the row's last value is taken, or could no more be (its last window
         leaves): the rest of a word of values is padding. For ``ValueUnpacker.row_end``.
+    format : Out(FormatCode)
+        Of the row whose values are taken. For ``ValueUnpacker.format``.
 
     Timing
     ------
     A window takes max(1, elements that count) cycles, and the next one follows without a bubble:
     a row takes the sum of that over its windows. From a window's transfer to its first token's:
-    two cycles. ``i_values.ready`` follows from ``o.ready``, and ``i_mask.ready`` from that and
+    three cycles. ``i_values.ready`` follows from ``o.ready``, and ``i_mask.ready`` from that and
     ``i_values.valid``, in the same cycle.
 
     Raises
@@ -63,72 +89,101 @@ class Skipper(wiring.Component):
         If a parameter is not an int, or not a legal one.
     """
 
-    def __init__(self, *, block, max_k):
+    def __init__(self, *, block, max_k, scale_block=0):
         self.block = check_block(block)
         if not isinstance(max_k, int) or isinstance(max_k, bool):
             raise TypeError(f"max_k is an int; got {max_k!r}")
         if max_k < block or max_k & (max_k - 1):
             raise ValueError(f"max_k is a power of two and at least block ({block}); got {max_k}")
-        self.max_k = max_k
+        if scale_block not in SCALE_BLOCKS or scale_block > block:
+            raise ValueError(f"scale_block is one of {SCALE_BLOCKS} and at most block ({block}); "
+                             f"got {scale_block}")
+        self.max_k, self.scale_block = max_k, scale_block
         super().__init__({
-            "i_mask": In(stream.Signature(mask_window(block))),
+            "i_mask": In(stream.Signature(mask_window(block, scale_block))),
             "i_values": In(stream.Signature(32)),
-            "o": Out(stream.Signature(skipper_token(max_k))),
+            "o": Out(stream.Signature(skipper_token(max_k, scale_block))),
             "row_end": Out(1),
+            "format": Out(FormatCode),
         })
 
     def elaborate(self, platform):
         m = Module()
+        chunks = self.block // CHUNK
+        chunk = Signal(data.StructLayout({
+            "counts": CHUNK, "nonzero": CHUNK, "last": 1, "format": FormatCode,
+            "place": range(max(2, self.max_k // CHUNK)), "scale": 8}))
+        takes_chunk = Signal()
+        has_chunk = self._window(m, chunk, takes_chunk, chunks)
 
-        # The window under way: what counts and was not given yet, and what of it has a value.
-        s1_valid = Signal()
-        s1_counts = Signal(self.block)
-        s1_nonzero = Signal(self.block)
-        s1_last = Signal()
-        s1_window = Signal(range(max(2, self.max_k // self.block)))
-
-        place = Signal(range(self.block))
-        others = Signal(self.block)
-        m.d.comb += [
-            place.eq(lowest(s1_counts)),
-            others.eq(s1_counts & (s1_counts - 1)),
-        ]
-        found = s1_counts.any()
-        takes_value = Signal()
-        m.d.comb += takes_value.eq((s1_counts & ~others & s1_nonzero).any())
-
-        moves = Signal()
+        # The chunk under way: what counts and was not given yet, and what of it has a value.
+        s2_valid, s2 = Signal(), Signal.like(chunk)
+        others = without_lowest(s2.counts)
+        takes_value, moves = Signal(), Signal()
+        m.d.comb += takes_value.eq((s2.counts & ~others & s2.nonzero).any())
         free = ~self.o.valid | self.o.ready
-        m.d.comb += [
-            moves.eq(s1_valid & free & (~takes_value | self.i_values.valid)),
-            self.i_values.ready.eq(s1_valid & free & takes_value),
-        ]
         leaves = moves & ~others.any()
         m.d.comb += [
-            self.row_end.eq(leaves & s1_last),
-            self.i_mask.ready.eq(~s1_valid | leaves),
+            moves.eq(s2_valid & free & (~takes_value | self.i_values.valid)),
+            self.i_values.ready.eq(s2_valid & free & takes_value),
+            self.row_end.eq(leaves & s2.last),
+            self.format.eq(s2.format),
+            takes_chunk.eq(~s2_valid | leaves),
         ]
-
         with m.If(moves):
-            m.d.sync += s1_counts.eq(others)
-        with m.If(leaves):
-            m.d.sync += s1_window.eq(Mux(s1_last, 0, s1_window + 1))
-        with m.If(self.i_mask.ready):
-            mask = self.i_mask.payload
-            m.d.sync += [
-                s1_valid.eq(self.i_mask.valid),
-                s1_counts.eq(mask.nonzero | mask.force),
-                s1_nonzero.eq(mask.nonzero),
-                s1_last.eq(mask.last),
-            ]
+            m.d.sync += s2.counts.eq(others)
+        with m.If(takes_chunk):
+            m.d.sync += [s2_valid.eq(has_chunk), s2.eq(chunk)]
 
         with m.If(free):
             token = self.o.payload
             m.d.sync += [
                 self.o.valid.eq(moves),
-                token.index.eq(Cat(place, s1_window)),
+                token.index.eq(Cat(lowest(s2.counts), s2.place)),
                 token.value.eq(Mux(takes_value, self.i_values.payload, 0)),
-                token.last.eq(s1_last & ~others.any()),
-                token.empty.eq(~found),
+                token.last.eq(s2.last & ~others.any()),
+                token.empty.eq(~s2.counts.any()),
             ]
+            if self.scale_block:
+                m.d.sync += token.scale.eq(s2.scale)
         return m
+
+    def _window(self, m, chunk, takes_chunk, chunks):
+        """Hold a window and offer its chunks that count, or one in which nothing does."""
+        mask = self.i_mask.payload
+        s1_valid, s1_last, s1_format = Signal(), Signal(), Signal(FormatCode)
+        s1_counts, s1_nonzero = (Signal(data.ArrayLayout(CHUNK, chunks)) for _ in "12")
+        s1_left = Signal(chunks)  # chunks that count and were not given yet
+        s1_window = Signal(range(max(2, self.max_k // self.block)))
+        number, others = Signal(range(chunks)), without_lowest(s1_left)
+        selected = s1_left & ~others
+        m.d.comb += [
+            number.eq(lowest(s1_left)),
+            chunk.counts.eq(one_of(selected, s1_counts)),
+            chunk.nonzero.eq(one_of(selected, s1_nonzero)),
+            chunk.last.eq(s1_last & ~others.any()),
+            chunk.format.eq(s1_format),
+            chunk.place.eq(Cat(number, s1_window)),
+        ]
+        leaves = s1_valid & takes_chunk & ~others.any()
+        m.d.comb += self.i_mask.ready.eq(~s1_valid | leaves)
+        with m.If(takes_chunk):
+            m.d.sync += s1_left.eq(others)
+        with m.If(leaves):
+            m.d.sync += s1_window.eq(Mux(s1_last, 0, s1_window + 1))
+        with m.If(self.i_mask.ready):
+            counts = mask.nonzero | mask.force
+            m.d.sync += [
+                s1_valid.eq(self.i_mask.valid),
+                s1_counts.eq(counts),
+                s1_nonzero.eq(mask.nonzero),
+                s1_left.eq(Cat(counts[n:n + CHUNK].any() for n in range(0, self.block, CHUNK))),
+                s1_last.eq(mask.last),
+                s1_format.eq(mask.format),
+            ]
+        if self.scale_block:
+            s1_scales, per_scale = Signal.like(mask.scales), self.scale_block // CHUNK
+            with m.If(self.i_mask.ready):
+                m.d.sync += s1_scales.eq(mask.scales)
+            m.d.comb += chunk.scale.eq(s1_scales[number[per_scale.bit_length() - 1:]])
+        return s1_valid

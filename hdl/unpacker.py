@@ -1,7 +1,7 @@
 """Unpacks the values of a row from 64-bit words."""
 
 from amaranth.hdl import *
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .bitstream import by_width
@@ -43,19 +43,29 @@ class ValueUnpacker(wiring.Component):
         m = Module()
 
         word = Signal(64)
-        place = Signal(range(8))  # elements of the word that are gone
+        place = Signal(range(8))  # the first byte of the word that is not gone
 
         def choose(of_width):
             return by_width(self.format, of_width)
 
+        # An element starts at a byte, two bytes further at an even one, four at a half.
+        value, octets = self.o.payload, data.View(data.ArrayLayout(8, 8), word)
+        m.d.comb += [
+            value[:8].eq(octets[place]),
+            value[8:16].eq(Mux(choose(lambda width: width > 8),
+                               Array(octets[n] for n in range(1, 8, 2))[place[1:]], 0)),
+            value[16:].eq(Mux(choose(lambda width: width > 16),
+                              Mux(place[2], word[48:], word[16:32]), 0)),
+        ]
+
         taken = self.o.valid & self.o.ready
-        spent = taken & (place == choose(lambda width: 64 // width - 1))
+        following = Signal(range(16))
+        m.d.comb += following.eq(place + choose(lambda width: width // 8))
         begun = self.o.valid & (taken | place.any())
         done = Signal()
         m.d.comb += [
-            done.eq(spent | (begun & self.row_end)),
+            done.eq((taken & following[3]) | (begun & self.row_end)),
             self.i.ready.eq(~self.o.valid | done),
-            self.o.payload.eq(choose(lambda width: word[:width])),
         ]
 
         with m.If(self.i.ready):
@@ -65,8 +75,5 @@ class ValueUnpacker(wiring.Component):
                 place.eq(0),
             ]
         with m.Elif(taken):
-            m.d.sync += [
-                word.eq(choose(lambda width: word >> width)),
-                place.eq(place + 1),
-            ]
+            m.d.sync += place.eq(following)
         return m

@@ -2,26 +2,36 @@
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from .decode import Decoder
-from .formats import FormatCode
-from .geometry import DECODE_LATENCY, LANE_LATENCY, Geometry
-from .lane import Lane, broadcast
-from .layouts import WORD_WIDTH, ForceWindow, Operation, Result, RowAnchor, skipper_token
-from .rounder import WEIGHT, Rounder
-from .tile import TileBuffer, is_wide
+from .drain import Drain, captured
+from .geometry import LANE_LATENCY, OPERAND_LATENCY, Geometry
+from .lane import COLUMNS, Lane, broadcast
+from .layouts import (
+    UNSCALED,
+    WORD_WIDTH,
+    ForceWindow,
+    Operation,
+    Result,
+    RowAnchor,
+    skipper_token,
+)
+from .rounder import Rounder
+from .tile import TileBuffer, halves, narrow
 
 __all__ = ["Vpcu"]
 
+IN_FLIGHT = 32
+"""No fewer than the cycles from the issue of a row's last operand to its first result at ``o``."""
+
 Step = data.StructLayout({
-    "valid": 1, "clear": 1, "present": 1, "wide": 1, "bank": 1, "capture": 1, "release": 1,
-    "weight": WEIGHT, "result": FormatCode, "saturate": 1, "last": 1,
+    "valid": 1, "clear": 1, "present": 1, "capture": 1, "release": 1, "row": captured,
 })
 """What travels with an operand of A down to the accumulators.
 
-``capture``: ends a row whose sums are to be drained. ``release``: ends an operation. The rest is
-about the row's sums: their weight but for the column's anchor, and how to round them.
+``capture``: ends a row whose sums are to be drained. ``release``: ends an operation.
 """
 
 
@@ -34,7 +44,7 @@ class Vpcu(wiring.Component):
 
     Parameters
     ----------
-    lanes, formats, accumulator_width, max_k, b_depth, drains
+    lanes, formats, accumulator_width, max_k, b_depth, drains, scale_block, target
         As in ``Geometry``.
 
     Members
@@ -45,7 +55,7 @@ class Vpcu(wiring.Component):
         The tiles' words, see ``TileBuffer``.
     i_row : In(stream of RowAnchor)
         One for each row of each operation.
-    i_a : In(stream of skipper_token(max_k))
+    i_a : In(stream of skipper_token(max_k, scale_block))
         The elements of each row; the last one's ``last`` is set; a row without elements is one
         ``empty`` token.
     o_force : Out(stream of ForceWindow)
@@ -55,9 +65,9 @@ class Vpcu(wiring.Component):
 
     Timing
     ------
-    One token per cycle. A row's last one waits until that of the row drained before is as many
-    cycles old as the tile has columns; its first result is valid 14 cycles after it. A stalled
-    ``o`` holds everything from ``i_a`` on, at once. See docs/vpcu.md for the count of a product.
+    One token per cycle. A row's last one waits until that of the row drained before is 4 * lanes
+    cycles old, and until ``o`` has taken enough results that the row's have a place in the buffer
+    before it: nothing behind the issue ever stalls. See docs/vpcu.md for the count of a product.
 
     Numerics
     --------
@@ -69,147 +79,137 @@ class Vpcu(wiring.Component):
         As ``Geometry``.
     """
 
-    def __init__(self, *, lanes, formats, accumulator_width, max_k, b_depth, drains=1):
-        self.geometry = Geometry(
-            lanes=lanes, formats=formats, accumulator_width=accumulator_width, max_k=max_k,
-            b_depth=b_depth, drains=drains)
+    def __init__(self, **parameters):
+        self.geometry = Geometry(**parameters)
         super().__init__({
             "i_operation": In(stream.Signature(Operation)),
             "i_b": In(stream.Signature(WORD_WIDTH)),
             "i_row": In(stream.Signature(RowAnchor)),
-            "i_a": In(stream.Signature(skipper_token(max_k))),
+            "i_a": In(stream.Signature(
+                skipper_token(self.geometry.max_k, self.geometry.scale_block))),
             "o_force": Out(stream.Signature(ForceWindow)),
             "o": Out(stream.Signature(Result)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.tiles = tiles = TileBuffer(geometry=self.geometry)
+        geometry = self.geometry
+        m.submodules.tiles = tiles = TileBuffer(geometry=geometry)
+        m.submodules.drain = drain = Drain(geometry=geometry)
         m.submodules.rounder = rounder = Rounder(
-            accumulator_width=self.geometry.accumulator_width)
+            accumulator_width=geometry.accumulator_width, target=geometry.target)
         for name in ("i_operation", "i_b", "o_force"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(tiles, name))
-        wiring.connect(m, wiring.flipped(self.o), rounder.o)
+        wiring.connect(m, drain.o, rounder.i)
 
-        # From the issue of an operand to the rounder everything moves or holds together.
-        moves = Signal()
-        m.d.comb += [moves.eq(rounder.i.ready), tiles.read.eq(moves)]
-
-        step, operand = self._issue(m, tiles, moves)
+        has_room, reserved = self._results(m, rounder)
+        step, operand = self._issue(m, tiles, has_room, reserved)
         steps = [step]
-        for number in range(1, DECODE_LATENCY + LANE_LATENCY + 1):
+        for number in range(1, OPERAND_LATENCY + LANE_LATENCY + 1):
             stage = Signal(Step, name=f"s{number}_step")
-            with m.If(moves):
-                m.d.sync += stage.eq(steps[-1])
+            m.d.sync += stage.eq(steps[-1])
             steps.append(stage)
-        head = self._lanes(m, tiles, moves, steps[DECODE_LATENCY], operand, steps[-1])
+        self._lanes(m, tiles, drain, steps, operand)
         m.d.comb += [
-            tiles.drain_bank.eq(steps[-1].bank),
-            tiles.release.eq(steps[-1].release & moves),
+            tiles.release.eq(steps[-1].release),
+            tiles.release_bank.eq(steps[-1].row.number[0]),
+            drain.capture.eq(steps[-1].capture),
+            drain.row.eq(steps[-1].row),
+            tiles.anchor_address.eq(drain.anchor_address),
+            drain.anchors.eq(tiles.o_anchors),
         ]
-        self._drain(m, rounder, moves, steps[-1], head)
         return m
 
-    def _issue(self, m, tiles, moves):
+    def _results(self, m, rounder):
+        """The buffer before ``o``: (whether a row's results have room in it, those reserved now)."""
+        columns = self.geometry.lanes * COLUMNS
+        depth = 1 << (columns + IN_FLIGHT - 1).bit_length()
+        m.submodules.results = results = SyncFIFOBuffered(width=Result.size, depth=depth)
+        m.d.comb += [
+            results.w_en.eq(rounder.o.valid), results.w_data.eq(rounder.o.payload),
+            self.o.valid.eq(results.r_rdy), self.o.payload.eq(results.r_data),
+            results.r_en.eq(self.o.ready),
+        ]
+        # Places that no row's results, buffered or under way, are meant for.
+        reserved, places = Signal(range(columns + 1)), Signal(range(depth + 1), init=depth)
+        m.d.sync += places.eq(places - reserved + (self.o.valid & self.o.ready))
+        return places >= columns, reserved
+
+    def _issue(self, m, tiles, has_room, reserved):
         """Join token, row and tile, and look up the operand of B: (step, decoded operand)."""
         geometry, token = self.geometry, self.i_a.payload
-        operation = tiles.o_tile.payload.operation
-        wide = is_wide(operation)
+        tile = tiles.o_tile.payload
+        operation = tile.operation
 
-        # The sums of a row take as many cycles to leave as there are columns.
-        columns_left, row = Signal(range(geometry.lanes * geometry.columns)), Signal(16)
+        # The sums of a row take as many cycles to leave as there are accumulators.
+        columns = geometry.lanes * COLUMNS
+        columns_left, row = Signal(range(columns)), Signal(16)
         captures = token.last & operation.drain
         may_issue, issues, ends = Signal(), Signal(), Signal()
         m.d.comb += [
-            may_issue.eq(moves & self.i_row.valid & tiles.o_tile.valid
-                         & ~(captures & (columns_left != 0))),
+            may_issue.eq(self.i_row.valid & tiles.o_tile.valid
+                         & ~(captures & ((columns_left != 0) | ~has_room))),
             issues.eq(may_issue & self.i_a.valid),
-            ends.eq(token.last & (row == operation.rows - 1)),
+            ends.eq(token.last & (row == tile.last_row)),
             self.i_a.ready.eq(may_issue),
             self.i_row.ready.eq(issues & token.last),
             tiles.o_tile.ready.eq(issues & ends),
             tiles.index.eq(token.index),
         ]
         is_first = Signal(init=1)
-        with m.If(moves & (columns_left != 0)):
+        with m.If(columns_left != 0):
             m.d.sync += columns_left.eq(columns_left - 1)
         with m.If(issues):
             m.d.sync += is_first.eq(token.last)
             with m.If(token.last):
                 m.d.sync += row.eq(Mux(ends, 0, row + 1))
             with m.If(captures):
-                m.d.sync += columns_left.eq(self._columns(wide) - 1)
+                m.d.sync += columns_left.eq(columns - 1)
+                m.d.comb += reserved.eq(Mux(tile.wide, geometry.lanes, columns))
 
+        anchor = self.i_row.payload.anchor
         constant = 3 + geometry.headroom - geometry.accumulator_width
         step = Signal(Step, name="s0_step")
         m.d.comb += [
             step.valid.eq(issues),
             step.clear.eq(is_first & ~operation.keep),
             step.present.eq(~token.empty),
-            step.wide.eq(wide),
-            step.bank.eq(tiles.o_tile.payload.bank),
             step.capture.eq(issues & captures),
             step.release.eq(issues & ends),
-            step.weight.eq(self.i_row.payload.anchor + operation.exponent + constant),
-            step.result.eq(operation.result),
-            step.saturate.eq(operation.saturate),
-            step.last.eq(ends),
+            step.row.number.eq(tile.number),
+            step.row.wide.eq(tile.wide),
+            step.row.weight.eq(anchor + operation.exponent + constant),
+            step.row.result.eq(operation.result),
+            step.row.saturate.eq(operation.saturate),
+            step.row.last.eq(ends),
         ]
-        m.submodules.decoder = decoder = EnableInserter(moves)(
-            Decoder(geometry=geometry, formats=geometry.formats))
-        m.d.comb += [
+        m.submodules.decoder = decoder = Decoder(geometry=geometry, formats=geometry.formats)
+        m.d.sync += [
             decoder.value.eq(Mux(token.empty, 0, token.value)),
             decoder.format.eq(operation.format_a),
-            decoder.anchor.eq(self.i_row.payload.anchor),
+            decoder.anchor.eq(anchor + UNSCALED - token.scale if geometry.scale_block
+                              else anchor),
         ]
         return step, decoder.o
 
-    def _lanes(self, m, tiles, moves, step, operand, last_step):
-        """The lanes, chained for the drain; returns what is at the chain's head."""
-        geometry, significand = self.geometry, operand.significand
+    def _lanes(self, m, tiles, drain, steps, operand):
+        """Broadcast the operand to the lanes."""
+        geometry, step = self.geometry, steps[OPERAND_LATENCY - 1]
         a = Signal(broadcast(geometry))
-        narrow = significand[-(geometry.narrow_frame + 7):]
-        m.d.comb += [
-            a.high.eq(Mux(step.wide, significand[16:], narrow)),
-            a.low.eq(Mux(step.wide, significand[:16], narrow)),
+        high = low = narrow(geometry, operand.significand)
+        if geometry.is_wide:
+            high, low = (Mux(step.row.wide, half, high) for half in halves(operand.significand))
+        m.d.sync += [
+            a.high.eq(high),
+            a.low.eq(low),
             *(a[name].eq(operand[name]) for name in ("group", "negative", "kind")),
-            *(a[name].eq(step[name]) for name in ("wide", "valid", "clear", "present")),
+            *(a[name].eq(step[name]) for name in ("valid", "clear", "present")),
         ]
-        s9_wide = Signal()
-        with m.If(moves & last_step.capture):
-            m.d.sync += s9_wide.eq(last_step.wide)
-        following = Signal(geometry.drained)  # nothing
-        for number in reversed(range(geometry.lanes)):
-            m.submodules[f"lane_{number}"] = lane = EnableInserter(moves)(Lane(geometry=geometry))
+        for number in range(geometry.lanes):
+            m.submodules[f"lane_{number}"] = lane = Lane(geometry=geometry)
             m.d.comb += [
                 lane.a.eq(a),
                 lane.b.eq(tiles.o_b[number]),
-                lane.anchors.eq(tiles.o_anchors[number]),
-                lane.capture.eq(last_step.capture),
-                lane.drain_wide.eq(s9_wide),
-                lane.i_drained.eq(following),
+                lane.capture.eq(steps[-1].capture),
+                drain.drained[number].eq(lane.drained),
             ]
-            following = lane.o_drained
-        return following
-
-    def _drain(self, m, rounder, moves, step, head):
-        """Hand the captured sums to the rounder, one per cycle."""
-        s9_step = Signal(Step)
-        s9_left = Signal(range(self.geometry.lanes * self.geometry.columns + 1))
-        with m.If(moves & step.capture):
-            m.d.sync += [s9_step.eq(step), s9_left.eq(self._columns(step.wide))]
-        with m.Elif(moves & (s9_left != 0)):
-            m.d.sync += s9_left.eq(s9_left - 1)
-        sums = rounder.i.payload
-        m.d.comb += [
-            rounder.i.valid.eq(s9_left != 0),
-            sums.weight.eq(s9_step.weight + head.anchor),
-            sums.last.eq(s9_step.last & (s9_left == 1)),
-            *(sums[name].eq(s9_step[name]) for name in ("result", "saturate")),
-            *(sums[name].eq(head[name]) for name in
-              ("sum", "nan", "positive_infinity", "negative_infinity", "lost")),
-        ]
-
-    def _columns(self, wide):
-        """Columns of a tile."""
-        return Mux(wide, self.geometry.lanes, self.geometry.lanes * self.geometry.columns)

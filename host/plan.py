@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ..gen.config import Configuration
 from ..hdl.formats import Format, lookup
-from ..hdl.layouts import WORD_WIDTH, Operation, Result
+from ..hdl.layouts import UNSCALED, WORD_WIDTH, Operation, Result
+from .mx import NAN_SCALE, spread
 
 __all__ = ["Plan", "anchors", "is_finite", "is_nonzero", "pieces", "plan_gemm", "tile_columns"]
 
 MOST_ROWS = (1 << 16) - 1  # of one operation
 WORD_MASK = (1 << WORD_WIDTH) - 1
+NEVER = -(1 << 40)  # below every exponent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,8 @@ class Plan:
 
 
 def plan_gemm(a: Tensor, b: Tensor, formats: tuple[str, str], result: str, *,
-              config: Configuration, saturate: bool | None = None, exponent: int = 0) -> Plan:
+              config: Configuration, saturate: bool | None = None, exponent: int = 0,
+              scales: tuple[Tensor | None, Tensor | None] = (None, None)) -> Plan:
     """The plan of round(2^exponent * a @ b).
 
     Parameters
@@ -75,37 +78,57 @@ def plan_gemm(a: Tensor, b: Tensor, formats: tuple[str, str], result: str, *,
         Overflow gives the largest finite value; None: in the 8-bit formats.
     exponent : int
         Power of two that the sums are scaled by, -2048 to 2047.
+    scales : tuple of Tensor or None
+        Block scales, uint8 [M, ceil(K / block)] of ``a`` and [ceil(K / block), N] of ``b``, for
+        the configuration's block; None where an operand has none.
+
+    Raises
+    ------
+    ValueError
+        Scales for a configuration that has none.
     """
     format_a, format_b, target = lookup(formats[0]), lookup(formats[1]), lookup(result)
     (m, k), n = a.shape, b.shape[1]
+    block, is_scaled = config.vpcu.scale_block, any(x is not None for x in scales)
+    if is_scaled and not block:
+        raise ValueError("this configuration has no block scales: its vpcu.scale_block is 0")
     if saturate is None:
         saturate = target.width == 8
     lanes, columns = config.vpcu.lanes, tile_columns(config, (format_a, format_b))
     cuts = pieces(k, config.vpcu.b_depth)
-    is_fixed = not (format_a.is_wide or format_b.is_wide)
+    is_fixed = not (format_a.is_wide or format_b.is_wide or is_scaled)
 
     def operation(rows: int, piece: tuple[int, int]) -> int:
         return _operation(format_a.code, format_b.code, target.code, saturate, piece[0] > 0,
-                          piece[1] == k, exponent, rows, piece[1] - piece[0])
+                          piece[1] == k, exponent, rows, piece[1] - piece[0], is_scaled)
 
-    row_anchors = anchors(a, 1, format_a, is_fixed)
+    powers_a = powers_b = None
+    if is_scaled:
+        a, powers_a = _scaled(a, scales[0], 1, format_a, block)
+        b, powers_b = _scaled(b, scales[1], 0, format_b, block)
+        powers_b = torch.nn.functional.pad(powers_b, (0, -n % columns))
+    b = torch.nn.functional.pad(b, (0, -n % columns))
+    row_anchors = anchors(a, 1, format_a, is_fixed, powers_a)
+    column_anchors = anchors(b, 0, format_b, is_fixed, powers_b)
     masks, values = _compressed(a, format_a, cuts)
+    if block:
+        masks = [mask | word << WORD_WIDTH for mask, word in
+                 zip(masks, _scale_words(powers_a, m, k, block), strict=True)]
     operations: list[int] = []
     words: list[int] = []
     tiles = range(0, n if m else 0, columns)
     for start in tiles:
-        tile = b[:, start:start + columns]
-        tile = torch.nn.functional.pad(tile, (0, columns - tile.shape[1]))
-        heads = _words(anchors(tile, 0, format_b, is_fixed)[None], lanes)
-        body = _words(tile, lanes)
+        part = slice(start, start + columns)
+        loads = [_load(b[low:high, part], column_anchors[part], lanes, block,
+                       None if powers_b is None else powers_b[low:high, part])
+                 for low, high in cuts]
         if len(cuts) == 1:
             for first in range(0, m, MOST_ROWS):
                 operations.append(operation(min(MOST_ROWS, m - first), cuts[0]))
-                words += heads + body
+                words += loads[0]
         else:
             operations += [operation(1, piece) for piece in cuts] * m
-            words += [word for low, high in cuts
-                      for word in heads + body[low * lanes:high * lanes]] * m
+            words += [word for load in loads for word in load] * m
     row_items = [x & 0xFFFF for x in row_anchors.repeat_interleave(len(cuts)).tolist()]
     return Plan(operations=operations, b=words, rows=row_items * len(tiles),
                 masks=masks * len(tiles), values=values * len(tiles), shape=(m, n),
@@ -132,21 +155,59 @@ def is_finite(bits: Tensor, fmt: Format) -> Tensor:
     return (bits & (1 << fmt.width - 1) - 1) <= fmt.max_finite_bits
 
 
-def anchors(bits: Tensor, dim: int, fmt: Format, is_fixed: bool) -> Tensor:
+def anchors(bits: Tensor, dim: int, fmt: Format, is_fixed: bool,
+            powers: Tensor | None = None) -> Tensor:
     """Rule N4's exponent for each row along ``dim``, int64.
 
-    ``is_fixed``: both formats have at most 5 exponent bits, so it is the format's largest.
+    ``is_fixed``: both formats have at most 5 exponent bits and there are no scales, so it is the
+    format's largest. ``powers``: the exponents of the elements' scales, int64 like ``bits``.
     """
     shape = [size for place, size in enumerate(bits.shape) if place != dim]
     if is_fixed:
         return torch.full(shape, fmt.max_exponent)
     biased = bits >> fmt.mantissa_width & (1 << fmt.exponent_width) - 1
     counts = is_nonzero(bits, fmt) & is_finite(bits, fmt)
-    least = torch.ones((), dtype=torch.int64)
-    exponents = torch.where(counts, biased.clamp(min=1), least)
     if not bits.shape[dim]:
         return torch.full(shape, fmt.min_exponent)
-    return exponents.amax(dim) - fmt.bias
+    exponents = biased.clamp(min=1) - fmt.bias + (0 if powers is None else powers)
+    largest = exponents.masked_fill(~counts, NEVER).amax(dim)
+    return torch.where(largest == NEVER, fmt.min_exponent, largest)
+
+
+def _scaled(bits: Tensor, scales: Tensor | None, dim: int, fmt: Format,
+            block: int) -> tuple[Tensor, Tensor]:
+    """(bits, the exponent of each element's scale); elements with the scale NaN become NaN."""
+    if scales is None:
+        return bits, torch.zeros_like(bits)
+    each = spread(scales.to(torch.int64), dim, block, bits.shape[dim])
+    unknown = each == NAN_SCALE
+    return (bits.masked_fill(unknown, fmt.nan_bits),
+            (each - UNSCALED).masked_fill_(unknown, 0))
+
+
+def _scale_words(powers: Tensor | None, m: int, k: int, block: int) -> list[int]:
+    """The scales of each window of each row [M, K] as the bytes of an int."""
+    windows, places = -(-k // WORD_WIDTH) or 1, WORD_WIDTH // block
+    found = torch.full((m, windows * places), UNSCALED)
+    if powers is not None and k:
+        found[:, :-(-k // block)] += powers[:, ::block]
+    return (found.reshape(-1, places) << 8 * torch.arange(places)).sum(1).tolist()
+
+
+def _load(tile: Tensor, heads: Tensor, lanes: int, block: int,
+          powers: Tensor | None) -> list[int]:
+    """The words of a tile [k, columns]: its anchors, then elements, index by index.
+
+    Where there are scales, before each block of indices come its effective anchors: the exponents
+    that, times the scale, are those of the tile.
+    """
+    rows = [heads[None]]
+    if powers is None:
+        rows.append(tile)
+    else:
+        for start in range(0, len(tile), block):
+            rows += [heads[None] - powers[start], tile[start:start + block]]
+    return _words(torch.cat(rows), lanes)
 
 
 def _words(elements: Tensor, lanes: int) -> list[int]:
@@ -184,8 +245,9 @@ def _compressed(a: Tensor, fmt: Format, cuts: list[tuple[int, int]]) -> tuple[li
 
 @lru_cache(maxsize=256)
 def _operation(format_a: int, format_b: int, result: int, saturate: bool, keep: bool, drain: bool,
-               exponent: int, rows: int, k: int) -> int:
+               exponent: int, rows: int, k: int, scaled: bool) -> int:
     return Operation.const({
         "format_a": format_a, "format_b": format_b, "result": result, "saturate": saturate,
         "keep": keep, "drain": drain, "exponent": exponent, "rows": rows, "k": k,
+        "scaled": scaled,
     }).as_bits()

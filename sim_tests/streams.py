@@ -50,18 +50,23 @@ async def put(ctx, port, items, stall=None, *, stamps=None):
 
 
 async def get(ctx, port, count, stall=None, *, stamps=None):
-    """Receive ``count`` packed ints from an output stream; ``stamps`` as in ``put``."""
+    """Receive ``count`` packed ints from an output stream; ``stamps`` as in ``put``.
+
+    A stream that is always ready takes no ``stall``.
+    """
     payload, stall, cycle, received = Value.cast(port.payload), stall or flowing(), 0, []
     while len(received) < count:
         ready = not next(stall)
-        ctx.set(port.ready, ready)
+        if not port.signature.always_ready:
+            ctx.set(port.ready, ready)
         _, _, valid, item = await ctx.tick().sample(port.valid, payload)
         cycle += 1
         if ready and valid:
             received.append(item)
             if stamps is not None:
                 stamps.append(cycle - 1)
-    ctx.set(port.ready, 0)
+    if not port.signature.always_ready:
+        ctx.set(port.ready, 0)
     return received
 
 

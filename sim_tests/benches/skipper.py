@@ -15,6 +15,8 @@ from .streams import StreamSink, StreamSource, finish, start
 
 PARAMETERS = json.loads(Path(os.environ["EXACTUM_DESCRIPTION"]).read_text())["parameters"]
 BLOCK, MAX_K = PARAMETERS["block"], PARAMETERS["max_k"]
+SCALE_BLOCK = PARAMETERS["scale_block"]
+WINDOW, TOKEN = mask_window(BLOCK, SCALE_BLOCK), skipper_token(MAX_K, SCALE_BLOCK)
 SEED = int(os.environ.get("EXACTUM_SEED", "1"))
 DENSITIES = (0, 0.01, 0.05, 0.3, 0.9, 1)
 
@@ -37,15 +39,19 @@ class Row:
         index = shown.reshape(-1).nonzero()[:, 0]
         self.cycles = len(index)
         self.values = values[nonzero.reshape(-1)].tolist()
+        scales = [[rng.randrange(256) for _ in range(BLOCK // SCALE_BLOCK)]
+                  for _ in range(windows)] if SCALE_BLOCK else None
         self.masks = [
-            mask_window(BLOCK).const({"nonzero": as_int(n), "force": as_int(f),
-                                      "last": i == windows - 1}).as_bits()
+            WINDOW.const({"nonzero": as_int(n), "force": as_int(f), "last": i == windows - 1}
+                         | ({"scales": scales[i]} if scales else {})).as_bits()
             for i, (n, f) in enumerate(zip(nonzero.tolist(), force.tolist(), strict=True))]
-        self.tokens = [
-            skipper_token(MAX_K).const({
-                "index": i, "value": int(values[i]), "last": n == self.cycles - 1,
-                "empty": bool(empty[i // BLOCK])}).as_bits()
-            for n, i in enumerate(index.tolist())]
+        self.tokens = []
+        for n, i in enumerate(index.tolist()):
+            token = {"index": i, "value": int(values[i]), "last": n == self.cycles - 1,
+                     "empty": bool(empty[i // BLOCK])}
+            if scales:
+                token["scale"] = scales[i // BLOCK][i % BLOCK // SCALE_BLOCK]
+            self.tokens.append(TOKEN.const(token).as_bits())
 
 
 def as_int(bits):
@@ -88,6 +94,6 @@ async def check(dut, everything, stalls):
     tokens = [token for row in everything for token in row.tokens]
     assert await sink.take(len(tokens)) == tokens
     if set(stalls) == {"flowing"}:
-        assert sink.stamps[0] - masks.stamps[0] == 2
+        assert sink.stamps[0] - masks.stamps[0] == 3
         assert sink.stamps[-1] - sink.stamps[0] + 1 == sum(row.cycles for row in everything)
     await finish(masks, values, sink)

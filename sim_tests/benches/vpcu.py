@@ -6,7 +6,7 @@ import cocotb
 import torch
 
 from ..hdl.formats import FORMATS
-from ..hdl.layouts import ForceWindow, skipper_token
+from ..hdl.layouts import UNSCALED, ForceWindow, skipper_token
 from ..host.plan import is_finite, is_nonzero, tile_columns
 from .engine import CONFIG, LIMIT, PAIRS, VPCU, Product, generator, random_product
 from .product_cases import directed
@@ -14,7 +14,8 @@ from .stalls import PATTERNS
 from .streams import StreamSink, StreamSource, finish, start
 
 INPUTS = {"i_operation": "operations", "i_b": "b", "i_row": "rows"}
-TOKEN = skipper_token(VPCU.max_k)
+TOKEN = skipper_token(VPCU.max_k, VPCU.scale_block)
+SCALE = {"scale": UNSCALED} if VPCU.scale_block else {}
 WINDOW = 64
 
 
@@ -27,10 +28,10 @@ def tokens(product, random):
         places = wanted.nonzero()[:, 0]
         order = places[torch.randperm(len(places), generator=random)].tolist()
         if not order:
-            yield TOKEN.const({"last": 1, "empty": 1}).as_bits()
+            yield TOKEN.const({"last": 1, "empty": 1} | SCALE).as_bits()
         for number, k in enumerate(order, 1):
             yield TOKEN.const({"index": k, "value": row[k],
-                               "last": number == len(order)}).as_bits()
+                               "last": number == len(order)} | SCALE).as_bits()
 
 
 def force_windows(product):

@@ -33,9 +33,7 @@ def configuration(**vpcu):
 
 
 def engine(config):
-    vpcu = config.vpcu
-    return Engine(lanes=vpcu.lanes, formats=vpcu.formats, max_k=vpcu.max_k, b_depth=vpcu.b_depth,
-                  accumulator_width=vpcu.accumulator_width, drains=vpcu.drains)
+    return Engine(**config.vpcu.model_dump())
 
 
 def plan(config, product):

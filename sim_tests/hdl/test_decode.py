@@ -55,8 +55,9 @@ def operands(make, cases):
 
 
 def check(geometry, formats, cases):
-    layout = geometry.operand(max(f.significand_width for f in formats) + 7)
-    clip, frame = geometry.group_max, layout["significand"].width - 7
+    frame = max(f.significand_width + (f.width == 32) for f in formats)
+    layout = geometry.operand(frame + geometry.fine, geometry.group_max)
+    clip = geometry.group_max
     powers = {n: Fraction(2) ** n for n in range(-600, 200)}
     fields = [(layout[name].offset, (1 << layout[name].width) - 1)
               for name in ("significand", "group", "negative", "kind")]
@@ -73,8 +74,11 @@ def check(geometry, formats, cases):
             continue
         biased = bits >> fmt.mantissa_width & (1 << fmt.exponent_width) - 1
         true_group = -(-(anchor - (max(biased, 1) - fmt.bias)) // 8)
+        lowest = anchor + 1 - frame - 8 * true_group
+        if geometry.is_integer:
+            true_group, lowest = 0, fmt.min_exponent - fmt.mantissa_width
         assert group == min(true_group, clip), seen
-        worth = significand * powers[anchor + 1 - frame - 8 * true_group]
+        worth = significand * powers[lowest]
         assert (-worth if negative else worth) == value, seen
 
 
@@ -85,10 +89,12 @@ def test_every_value_under_the_largest_anchor(fmt):
 
 @pytest.mark.parametrize("fmt", [E4M3, E5M2], ids=lambda f: f.name)
 def test_every_8_bit_value_in_a_build_of_its_own_format(fmt):
-    # Anchors above a value's exponent, as far as the format goes.
-    check(geometry([fmt], 65 + 6, 64), [fmt], [
+    # Anchors above a value's exponent, as far as the format goes; integers have one.
+    build = geometry([fmt], 65 + 6, 64)
+    check(build, [fmt], [
         (bits, fmt, anchor) for bits in range(256)
-        for anchor in range(lowest_anchor(bits, fmt), fmt.max_exponent + 1, 3)])
+        for anchor in range(fmt.max_exponent, lowest_anchor(bits, fmt) - 1, -3)
+        if anchor == fmt.max_exponent or not build.is_integer])
 
 
 def test_wide_values_under_anchors_near_and_far():

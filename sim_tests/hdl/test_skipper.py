@@ -23,7 +23,7 @@ def tokens_of(row, block, max_k, values):
                 "index": (window * block + place) % max_k, "empty": not found, "last": 0,
                 "value": next(values) if nonzero >> place & 1 else 0})
     tokens[-1]["last"] = 1
-    return [pack(skipper_token(max_k), **token) for token in tokens]
+    return [pack(skipper_token(max_k, 0), **token) for token in tokens]
 
 
 def cycles_of(rows):
@@ -34,7 +34,7 @@ def cycles_of(rows):
 def run(rows, block=64, max_k=256, stalls=("flowing", "flowing", "flowing")):
     """Send the rows through; check every token; give the stamps of the tokens."""
     dut = Skipper(block=block, max_k=max_k)
-    layout = mask_window(block)
+    layout = mask_window(block, 0)
     masks = [pack(layout, nonzero=nonzero, force=force, last=i == len(row) - 1)
              for row in rows for i, (nonzero, force) in enumerate(row)]
     count = sum(nonzero.bit_count() for row in rows for nonzero, _ in row)
@@ -94,13 +94,13 @@ def random_rows(count, block, windows, seed):
 
 def test_directed_rows_one_token_per_cycle():
     stamps = run(DIRECTED)
-    assert stamps == list(range(2, 2 + cycles_of(DIRECTED)))
+    assert stamps == list(range(3, 3 + cycles_of(DIRECTED)))
 
 
 @pytest.mark.parametrize(("block", "max_k"), [(8, 8), (8, 32), (16, 64), (32, 32), (64, 256)])
 def test_random_rows_take_exactly_the_cycles_of_the_contract(block, max_k):
     rows = random_rows(40, block, max_k // block, seed=block)
-    assert run(rows, block, max_k) == list(range(2, 2 + cycles_of(rows)))
+    assert run(rows, block, max_k) == list(range(3, 3 + cycles_of(rows)))
 
 
 @pytest.mark.parametrize("sink", PATTERNS)
@@ -116,6 +116,8 @@ def test_stalls_change_nothing_but_time(masks, values, sink):
     ({"block": 8, "max_k": 48}, ValueError, "power of two"),
     ({"block": 8.0, "max_k": 64}, TypeError, "block is an int"),
     ({"block": 8, "max_k": "64"}, TypeError, "max_k is an int"),
+    ({"block": 16, "max_k": 64, "scale_block": 32}, ValueError, "at most block .16.; got 32"),
+    ({"block": 64, "max_k": 64, "scale_block": 24}, ValueError, "scale_block is one of"),
 ])
 def test_illegal_parameters_are_refused(parameters, error, text):
     with pytest.raises(error, match=text):

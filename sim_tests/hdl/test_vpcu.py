@@ -8,30 +8,29 @@ import torch
 from exactum.benches.product_cases import random_bits
 from exactum.benches.stalls import PATTERNS
 from exactum.hdl.formats import FORMATS
-from exactum.hdl.geometry import DECODE_LATENCY, LANE_LATENCY, ROUND_LATENCY
-from exactum.hdl.layouts import ForceWindow, Result, skipper_token
+from exactum.hdl.drain import drain_latency
+from exactum.hdl.geometry import LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY
+from exactum.hdl.layouts import UNSCALED, ForceWindow, Result, skipper_token
 from exactum.hdl.vpcu import Vpcu
 from exactum.host.plan import plan_gemm
 from sim_tests.hdl.engine_machine import configuration
 from sim_tests.streams import get, pack, put, simulate
 
 CONFIG = configuration(lanes=2, b_depth=128)
-TOKEN = skipper_token(CONFIG.vpcu.max_k)
+TOKEN = skipper_token(CONFIG.vpcu.max_k, CONFIG.vpcu.scale_block)
 
 
 def tokens(a, order):
     """Every element of each row, zeros too, in the given order of k; of no elements an empty."""
     if not order:
-        return [pack(TOKEN, last=1, empty=1)] * len(a)
-    return [pack(TOKEN, index=k, value=row[k], last=place == len(order) - 1)
+        return [pack(TOKEN, last=1, empty=1, scale=UNSCALED)] * len(a)
+    return [pack(TOKEN, index=k, value=row[k], last=place == len(order) - 1, scale=UNSCALED)
             for row in a.tolist() for place, k in enumerate(order)]
 
 
 def run(a, b, formats, queue, *, source=None, sink=None):
     """The plan, result items, force windows and stamps by port; each tile gets the ``queue``."""
-    vpcu = CONFIG.vpcu
-    dut = Vpcu(lanes=vpcu.lanes, formats=vpcu.formats, accumulator_width=vpcu.accumulator_width,
-               max_k=vpcu.max_k, b_depth=vpcu.b_depth)
+    dut = Vpcu(**CONFIG.vpcu.model_dump())
     plan = plan_gemm(a, b, formats, "fp32", config=CONFIG)
     found, forces, stamps = [], [], {}
     ports = {"i_operation": plan.operations, "i_b": plan.b, "i_row": plan.rows,
@@ -70,15 +69,17 @@ def test_the_order_of_the_elements_changes_no_bit(formats):
 
 
 @pytest.mark.parametrize("formats", [("e4m3", "e5m2"), ("fp32", "bf16")], ids="-".join)
-def test_the_first_result_is_valid_14_cycles_after_the_last_operand(formats):
+def test_the_first_result_is_valid_26_cycles_after_the_last_operand(formats):
     a, b = operands(formats, 1, 3, 8)
     plan, found, _, stamps = run(a, b, formats, tokens(a, [0, 1, 2]))
-    latency = DECODE_LATENCY + LANE_LATENCY + 1 + ROUND_LATENCY
-    assert latency == 14
+    latency = OPERAND_LATENCY + LANE_LATENCY + drain_latency(2) + ROUND_LATENCY + 2
+    assert latency == 26
+    is_wide = "fp32" in formats  # then a lane's four sums come before its one result
+    places = [3, 7] if is_wide else range(plan.columns)
     tiles = len(plan.operations)
     last_operands = [stamp for stamp in stamps["i_a"][2::3] for _ in range(plan.columns)]
-    assert [o - i for o, i in zip(stamps["o"], last_operands, strict=True)] == list(
-        range(latency, latency + plan.columns)) * tiles
+    assert [o - i for o, i in zip(stamps["o"], last_operands, strict=True)] == [
+        latency + place for place in places] * tiles
     assert [Result.from_bits(item).last for item in found] == ([0] * (plan.columns - 1) + [1]
                                                                ) * tiles
 

@@ -2,6 +2,7 @@
 
 from amaranth.hdl import *
 
+from exactum.hdl.buffer import StreamBuffer
 from exactum.hdl.geometry import ROUND_LATENCY
 from exactum.hdl.rounder import Rounder
 from exactum.hdl.tile import ForceReader
@@ -11,18 +12,28 @@ from sim_tests.formal import prove, reach, saturating_count
 TINY = {"lanes": 1, "formats": ["e4m3"], "accumulator_width": 43, "max_k": 64, "b_depth": 64}
 
 
-def sums_wait_in_five_stages(m, dut):
-    """As many sums are under way as went in and did not come out: never more than the stages."""
-    entered = saturating_count(m, dut.i.valid & dut.i.ready, 5)
-    left = saturating_count(m, dut.o.valid & dut.o.ready, 5)
-    m.d.comb += Assert(entered >= left + dut.o.valid)
-    m.d.comb += Assert(entered <= left + ROUND_LATENCY)
+def sums_leave_in_their_cycle(m, dut):
+    """A result leaves ROUND_LATENCY cycles after each sum, and at no other time."""
+    entered = Signal(ROUND_LATENCY)
+    m.d.sync += entered.eq(Cat(dut.i.valid, entered))
+    m.d.comb += Assert(dut.o.valid == entered[-1])
+
+
+def what_went_in_comes_out(m, dut):
+    """Two payloads at most wait, in order: one that is marked comes out where it should."""
+    entered = saturating_count(m, dut.i.valid & dut.i.ready, 4)
+    left = saturating_count(m, dut.o.valid & dut.o.ready, 4)
+    m.d.comb += [
+        Assume(dut.i.payload == entered),
+        Assert((entered >= left) & (entered <= left + 2)),
+        Assert(~dut.o.valid | (dut.o.payload == left)),
+    ]
 
 
 def every_row_of_windows_ends_once(m, dut):
     """Rows of one window: as many windows leave as ``rows`` says, then the tile is given back."""
-    operation = dut.i.payload.operation
-    m.d.comb += Assume((operation.k <= 64) & (operation.rows == 2))
+    tile = dut.i.payload
+    m.d.comb += Assume((tile.last_index < 64) & (tile.last_row == 1))
     taken = saturating_count(m, dut.o.valid & dut.o.ready, 5)
     given_back = saturating_count(m, dut.i.valid & dut.i.ready, 5)
     m.d.comb += [
@@ -32,12 +43,16 @@ def every_row_of_windows_ends_once(m, dut):
     ]
 
 
-def test_the_rounder_holds_what_it_offers_for_all_time():
-    prove(Rounder(accumulator_width=6), depth=3, induction=2)
-
-
 def test_the_rounder_loses_and_doubles_nothing():
-    prove(Rounder(accumulator_width=6), sums_wait_in_five_stages, depth=10)
+    prove(Rounder(accumulator_width=6), sums_leave_in_their_cycle, depth=12, contract=False)
+
+
+def test_the_buffer_keeps_order_and_loses_nothing():
+    prove(StreamBuffer(4), what_went_in_comes_out, depth=10)
+
+
+def test_the_buffer_holds_what_it_offers_for_all_time():
+    prove(StreamBuffer(4), depth=4, induction=3)
 
 
 def test_the_force_reader_gives_the_windows_of_every_row():

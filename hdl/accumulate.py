@@ -1,0 +1,84 @@
+"""The adder of an accumulator, alone in its module: inferred, or an ECP5's carry chain."""
+
+from amaranth.hdl import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["Accumulate"]
+
+# CCU2C (Lattice FPGA-TN-02200, ECP5 slices in ripple mode): S = LUT4(A, B, C, D) ^ carry, and where
+# LUT4 gives 0 the carry out is LUT2(A, B), whose table is the lowest four bits of LUT4's. With
+# A = sum, B = clear, C = magnitude, D = negative both addends are formed in the adder itself:
+# x = A & ~B, y = C ^ D, LUT4 = x ^ y; where x = y either of them is the carry, and for C = D = 0
+# LUT4 is x.
+_TABLE = sum(((a & ~b & 1) ^ c ^ d) << (a | b << 1 | c << 2 | d << 3)
+             for a in range(2) for b in range(2) for c in range(2) for d in range(2))
+
+
+class Accumulate(wiring.Component):
+    """Adds a signed magnitude to a sum: o = (0 if clear else sum) +- magnitude, modulo 2^width.
+
+    Parameters
+    ----------
+    width : int
+        Bits of the sum, two's complement.
+    magnitude_width : int
+        Bits of the magnitude, fewer than ``width``.
+    target : str
+        ``"generic"``: inferred; ``"ecp5"``: one CCU2C for two bits, and no logic beside it (Yosys
+        spends a LUT for each bit on the clearing, and one on the sign).
+
+    Members
+    -------
+    sum : In(width)
+        What is added to.
+    clear : In(1)
+        Start from zero.
+    magnitude : In(magnitude_width), negative : In(1)
+        What is added.
+    o : Out(width)
+        The new sum.
+
+    Timing
+    ------
+    Combinational.
+    """
+
+    def __init__(self, *, width, magnitude_width, target="generic"):
+        self.width, self.magnitude_width, self.target = width, magnitude_width, target
+        super().__init__({
+            "sum": In(width), "clear": In(1), "magnitude": In(magnitude_width), "negative": In(1),
+            "o": Out(width),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        if self.target == "ecp5":
+            self._chain(m)
+            return m
+        extended = Cat(self.magnitude, Const(0, self.width - self.magnitude_width))
+        m.d.comb += self.o.eq(Mux(self.clear, 0, self.sum)
+                              + Mux(self.negative, ~extended, extended) + self.negative)
+        return m
+
+    def _chain(self, m):
+        carry, even = self.negative, self.width + self.width % 2
+        total = Signal(even)
+        for place in range(0, even, 2):
+            ports = {}
+            for half in range(2):
+                bit = place + half
+                ports |= {
+                    f"i_A{half}": self.sum[bit] if bit < self.width else Const(0),
+                    f"i_B{half}": self.clear,
+                    f"i_C{half}": (self.magnitude[bit] if bit < self.magnitude_width
+                                   else Const(0)),
+                    f"i_D{half}": self.negative,
+                    f"o_S{half}": total[bit],
+                }
+            following = Signal(name=f"carry_{place + 2}")
+            m.submodules[f"bits_{place}"] = Instance(
+                "CCU2C", p_INIT0=Const(_TABLE, 16), p_INIT1=Const(_TABLE, 16),
+                p_INJECT1_0="NO", p_INJECT1_1="NO", i_CIN=carry, o_COUT=following, **ports)
+            carry = following
+        m.d.comb += self.o.eq(total)
