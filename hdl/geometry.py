@@ -16,7 +16,7 @@ DECODE_LATENCY = 3
 """Cycles from a value to its operand: fields, distance to the anchor, fine shift."""
 
 OPERAND_LATENCY = DECODE_LATENCY + 2
-"""Cycles from the issue of an element of A to the multipliers' ports: scaled, decoded, broadcast."""
+"""Cycles from the issue of an element of A to the multipliers' ports: scale, decode, broadcast."""
 
 LANE_LATENCY = MULTIPLIER_LATENCY + 3
 """Cycles from the operands to the accumulator: multiply, align in two steps, add."""

@@ -29,8 +29,8 @@ class Multiplier(wiring.Component):
 
     Timing
     ------
-    Latency ``MULTIPLIER_LATENCY`` (3) cycles, one product per cycle. No reset: what was there before
-    comes out first.
+    Latency ``MULTIPLIER_LATENCY`` (3) cycles, one product per cycle. There is no
+    reset: what was there before comes out first.
 
     Source
     ------

@@ -294,7 +294,8 @@ class TileBuffer(wiring.Component):
         # A bank is taken until its release, and loaded until each of its two readers is done.
         is_taken, readers = Signal(2), []
         for name in ("tile", "force"):
-            is_loaded, number = Signal(2, name=f"{name}_is_loaded"), Signal(2, name=f"{name}_number")
+            is_loaded = Signal(2, name=f"{name}_is_loaded")
+            number = Signal(2, name=f"{name}_number")
             reader, bank = stream.Signature(Tile).create(path=(name,)), number[0]
             m.d.comb += [
                 reader.valid.eq(is_loaded.bit_select(bank, 1)),

@@ -121,15 +121,16 @@ class Vpcu(wiring.Component):
         return m
 
     def _results(self, m, rounder):
-        """The buffer before ``o``: (whether a row's results have room in it, those reserved now)."""
+        """The buffer before ``o``: (whether a row's results have room, how many reserve it now)."""
         columns = self.geometry.lanes * COLUMNS
         depth = 1 << (columns + IN_FLIGHT - 1).bit_length()
         m.submodules.results = results = SyncFIFOBuffered(width=Result.size, depth=depth)
         m.d.comb += [
             results.w_en.eq(rounder.o.valid), results.w_data.eq(rounder.o.payload),
-            self.o.valid.eq(results.r_rdy), self.o.payload.eq(results.r_data),
-            results.r_en.eq(self.o.ready),
+            results.r_en.eq(self.o.ready | ~self.o.valid),
         ]
+        with m.If(results.r_en):
+            m.d.sync += [self.o.valid.eq(results.r_rdy), self.o.payload.eq(results.r_data)]
         # Places that no row's results, buffered or under way, are meant for.
         reserved, places = Signal(range(columns + 1)), Signal(range(depth + 1), init=depth)
         m.d.sync += places.eq(places - reserved + (self.o.valid & self.o.ready))

@@ -36,7 +36,7 @@ __all__ = ["GemmWork", "gemm_cycles"]
 
 LOAD_LATENCY = DECODE_LATENCY + 1                     # last word to tile
 ISSUE_LATENCY = 6                                     # tile to the first operand's issue
-BUFFER_LATENCY = 1                                    # rounded result to ``o``
+BUFFER_LATENCY = 2                                    # rounded result to ``o``
 RELEASE_LATENCY = OPERAND_LATENCY + LANE_LATENCY + 1  # last operand to a free bank
 NEVER = -(1 << 62)
 
