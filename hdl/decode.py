@@ -61,11 +61,12 @@ class Decoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
 
-        # Fields by format; the bias goes to the anchor, so that no two sums follow each other.
+        # Fields by format; the bias goes to the anchor, so that no two sums follow each other, and
+        # so do the 7 of ceil(d / 8) = (d + 7) // 8.
         negative, kind = Signal(), Signal(Kind)
         significand = Signal(self.frame)
         exponent_width = max(f.exponent_width for f in self.formats)
-        exponent, bias = Signal(exponent_width), Signal(exponent_width)
+        exponent, bias_up = Signal(exponent_width), Signal(exponent_width + 1)
         with m.Switch(self.format):
             for fmt in self.formats:
                 with m.Case(fmt.code):
@@ -76,7 +77,7 @@ class Decoder(wiring.Component):
                     m.d.comb += [
                         negative.eq(self.value[fmt.width - 1]),
                         exponent.eq(Cat(biased[0] | ~is_normal, biased[1:])),
-                        bias.eq(fmt.bias),
+                        bias_up.eq(fmt.bias + (0 if self.geometry.is_integer else 7)),
                         significand.eq(Cat(Const(0, self.frame - len(hidden)), hidden)),
                         kind.eq(_kind(fmt, mantissa, biased)),
                     ]
@@ -86,22 +87,22 @@ class Decoder(wiring.Component):
         m.d.sync += [
             s1_significand.eq(significand),
             s1_exponent.eq(exponent),
-            s1_anchor.eq(self.anchor + bias),
+            s1_anchor.eq(self.anchor + bias_up),
             s1_negative.eq(negative),
             s1_kind.eq(kind),
         ]
 
-        s2_rise = Signal(signed(len(s1_anchor) + 1))  # -d
+        s2_reach = Signal(len(s1_anchor))  # d + 7, d if integers
         s2_significand, s2_negative, s2_kind = (
             Signal.like(significand), Signal(), Signal(Kind))
         m.d.sync += [
-            s2_rise.eq(s1_exponent - s1_anchor),
+            s2_reach.eq(s1_anchor - s1_exponent),
             s2_significand.eq(Mux(s1_kind == Kind.FINITE, s1_significand, 0)),
             s2_negative.eq(s1_negative),
             s2_kind.eq(s1_kind),
         ]
 
-        amount, group = self._places(m, s2_rise)
+        amount, group = self._places(m, s2_reach)
         m.d.sync += [
             self.o.significand.eq(shift_left(m, s2_significand, amount, width=len(
                 self.o.significand))),
@@ -111,14 +112,13 @@ class Decoder(wiring.Component):
         ]
         return m
 
-    def _places(self, m, rise):
+    def _places(self, m, reach):
         """The fine shift and the clipped byte group: d = 8 group - fine shift."""
         geometry = self.geometry
         if geometry.is_integer:
-            return (rise + geometry.fine)[:geometry.fine.bit_length()], Const(0)
-        group, clip = Signal(range(1 << (len(rise) - 3))), geometry.group_max
-        m.d.comb += group.eq(-(rise >> 3))
-        return rise[:3], Mux(group > clip, clip, group)
+            return (geometry.fine - reach)[:geometry.fine.bit_length()], Const(0)
+        group, clip = reach[3:], geometry.group_max
+        return ~reach[:3], Mux(group > clip, clip, group)
 
 
 def _kind(fmt, mantissa, biased):

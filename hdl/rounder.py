@@ -49,7 +49,7 @@ class Rounder(wiring.Component):
 
     Timing
     ------
-    One result per cycle, latency ``ROUND_LATENCY`` (9) cycles.
+    One result per cycle, latency ``ROUND_LATENCY`` (14) cycles.
 
     Numerics
     --------
@@ -93,12 +93,12 @@ NORMALISED = data.StructLayout({
 
 
 class Normaliser(wiring.Component):
-    """Sign, exponent and the leading bits of a sum, the rest gathered in ``sticky``: 5 cycles.
+    """Sign, exponent and the leading bits of a sum, the rest gathered in ``sticky``: 8 cycles.
 
     The leading one is the significand's upper bit; a zero has the significand 0.
     """
 
-    STAGES = 4  # of shifts
+    STAGES = 7  # of shifts
 
     def __init__(self, *, width, target):
         self.width, self.target = width, target
@@ -167,7 +167,7 @@ def _skip_zeros(m, value, step):
 
 
 class Packer(wiring.Component):
-    """Shifts to the result's grid, rounds and packs: 4 cycles."""
+    """Shifts to the result's grid, rounds and packs: 6 cycles."""
 
     def __init__(self):
         super().__init__({"i": In(NORMALISED), "o": Out(Result)})
@@ -176,59 +176,74 @@ class Packer(wiring.Component):
         m = Module()
 
         # The grid: narrower significands and subnormals leave further bits behind.
-        below, excess = Signal(signed(15)), Signal(range(KEPT))
+        lowest, excess = Signal(signed(9)), Signal(range(KEPT))
         with m.Switch(self.i.result):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
                     m.d.comb += [
-                        below.eq(fmt.min_exponent - self.i.exponent),
+                        lowest.eq(fmt.min_exponent),
                         excess.eq(FP32.mantissa_width - fmt.mantissa_width),
                     ]
-        is_subnormal = below > 0
-        s1, s1_below, s1_excess = Signal(NORMALISED), Signal(range(32)), Signal.like(excess)
-        s1_field = Signal(14)  # the biased exponent; 0: subnormal or zero
+        s1, s1_below, s1_excess = Signal(NORMALISED), Signal(signed(15)), Signal.like(excess)
+        s1_field = Signal(15)  # the biased exponent, if it is a normal value's
         m.d.sync += [
             s1.eq(self.i),
             s1_excess.eq(excess),
-            s1_below.eq(Mux(is_subnormal, Mux(below > 31, 31, below), 0)),
-            s1_field.eq(Mux(is_subnormal | ~self.i.significand[-1], 0, 1 - below)),
+            s1_below.eq(lowest - self.i.exponent),
+            s1_field.eq(self.i.exponent - lowest + 1),
         ]
 
         # From KEPT + 1 places on only the sticky bit is left.
-        drop, amount = Signal(range(64)), Signal(range(32))
-        m.d.comb += [drop.eq(s1_excess + s1_below), amount.eq(Mux(drop > 31, 31, drop))]
-        kept, dropped = shift_right(m, s1.significand, amount)
-        s2, s2_kept, s2_field, s2_sticky = (
-            Signal(NORMALISED), Signal(KEPT), Signal.like(s1_field), Signal())
-        m.d.sync += [s2.eq(s1), s2_kept.eq(kept), s2_field.eq(s1_field),
-                     s2_sticky.eq(dropped | s1.sticky)]
+        is_subnormal = s1_below > 0
+        below, drop = Signal(range(32)), Signal(range(64))
+        m.d.comb += [
+            below.eq(Mux(is_subnormal, Mux(s1_below > 31, 31, s1_below), 0)),
+            drop.eq(s1_excess + below),
+        ]
+        s2, s2_amount, s2_field = Signal(NORMALISED), Signal(range(32)), Signal(14)
+        m.d.sync += [
+            s2.eq(s1),
+            s2_amount.eq(Mux(drop > 31, 31, drop)),
+            s2_field.eq(Mux(is_subnormal | ~s1.significand[-1], 0, s1_field)),
+        ]
+        kept, sticky, stage, field = s2.significand, s2.sticky, s2, s2_field
+        amount = s2_amount
+        for name, places in (("s3", slice(3, 5)), ("s4", slice(0, 3))):
+            shifted, dropped = shift_right(m, kept, amount[places], unit=1 << places.start)
+            following, kept, sticky_before, sticky = (
+                Signal(NORMALISED, name=name), Signal(KEPT, name=f"{name}_kept"), sticky,
+                Signal(name=f"{name}_sticky"))
+            following_amount = Signal.like(amount, name=f"{name}_amount")
+            following_field = Signal.like(field, name=f"{name}_field")
+            m.d.sync += [following.eq(stage), kept.eq(shifted), sticky.eq(dropped | sticky_before),
+                         following_amount.eq(amount), following_field.eq(field)]
+            stage, amount, field = following, following_amount, following_field
 
         # Exponent and mantissa side by side: the carry out of a rounding up is the exponent's. The
         # hidden bit is the field's, too: it tells subnormals that have become normal.
         fields = Signal(14 + FP32.mantissa_width)
-        with m.Switch(s2.result):
+        with m.Switch(stage.result):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
-                    m.d.comb += fields.eq(Cat(s2_kept[1:1 + fmt.mantissa_width], s2_field))
-        s3, s3_magnitude = Signal(NORMALISED), Signal.like(fields)
-        m.d.sync += [s3.eq(s2), s3_magnitude.eq(
-            fields + (s2_kept[0] & (s2_sticky | s2_kept[1])))]
+                    m.d.comb += fields.eq(Cat(kept[1:1 + fmt.mantissa_width], field))
+        s5, s5_magnitude = Signal(NORMALISED), Signal.like(fields)
+        m.d.sync += [s5.eq(stage), s5_magnitude.eq(fields + (kept[0] & (sticky | kept[1])))]
 
         beyond, sign, canonical = Signal(32), Signal(32), Signal(32)
         is_nan, overflows = Signal(), Signal()
-        with m.Switch(s3.result):
+        with m.Switch(s5.result):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
                     m.d.comb += [
-                        overflows.eq(s3.infinite | _exceeds(s3_magnitude, fmt)),
-                        is_nan.eq(s3.nan | (0 if fmt.ieee else overflows & ~s3.saturate)),
-                        beyond.eq(Mux(s3.saturate, fmt.max_finite_bits,
+                        overflows.eq(s5.infinite | _exceeds(s5_magnitude, fmt)),
+                        is_nan.eq(s5.nan | (0 if fmt.ieee else overflows & ~s5.saturate)),
+                        beyond.eq(Mux(s5.saturate, fmt.max_finite_bits,
                                       fmt.infinity_bits if fmt.ieee else fmt.nan_bits)),
-                        sign.eq(s3.negative << (fmt.width - 1)),
+                        sign.eq(s5.negative << (fmt.width - 1)),
                         canonical.eq(fmt.nan_bits),
                     ]
-        bits = Mux(is_nan, canonical, sign | Mux(overflows, beyond, s3_magnitude))
-        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s3.lost), self.o.last.eq(s3.last)]
+        bits = Mux(is_nan, canonical, sign | Mux(overflows, beyond, s5_magnitude))
+        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s5.lost), self.o.last.eq(s5.last)]
         return m
 
 

@@ -15,6 +15,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .bitstream import check_block
+from .buffer import StreamBuffer
 from .formats import FormatCode
 from .geometry import SCALE_BLOCKS
 from .layouts import mask_window, skipper_token
@@ -22,6 +23,13 @@ from .layouts import mask_window, skipper_token
 __all__ = ["Skipper"]
 
 CHUNK = 8
+
+
+def chunk_layout(max_k):
+    """A chunk of a window; ``place``: its number in the row. The other fields as in the window."""
+    return data.StructLayout({
+        "counts": CHUNK, "nonzero": CHUNK, "last": 1, "format": FormatCode,
+        "place": range(max(2, max_k // CHUNK)), "scale": 8})
 
 
 def lowest(bits):
@@ -80,7 +88,7 @@ class Skipper(wiring.Component):
     ------
     A window takes max(1, elements that count) cycles, and the next one follows without a bubble:
     a row takes the sum of that over its windows. From a window's transfer to its first token's:
-    three cycles. ``i_values.ready`` follows from ``o.ready``, and ``i_mask.ready`` from that and
+    five cycles. ``i_values.ready`` follows from ``o.ready``, and ``i_mask.ready`` from that and
     ``i_values.valid``, in the same cycle.
 
     Raises
@@ -109,49 +117,52 @@ class Skipper(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        chunks = self.block // CHUNK
-        chunk = Signal(data.StructLayout({
-            "counts": CHUNK, "nonzero": CHUNK, "last": 1, "format": FormatCode,
-            "place": range(max(2, self.max_k // CHUNK)), "scale": 8}))
-        takes_chunk = Signal()
-        has_chunk = self._window(m, chunk, takes_chunk, chunks)
+        m.submodules.chunks = chunks = StreamBuffer(chunk_layout(self.max_k))
+        self._window(m, chunks.i)
 
         # The chunk under way: what counts and was not given yet, and what of it has a value.
-        s2_valid, s2 = Signal(), Signal.like(chunk)
+        s2_valid, s2 = Signal(), Signal.like(chunks.o.payload)
         others = without_lowest(s2.counts)
-        takes_value, moves = Signal(), Signal()
-        m.d.comb += takes_value.eq((s2.counts & ~others & s2.nonzero).any())
-        free = ~self.o.valid | self.o.ready
-        leaves = moves & ~others.any()
-        m.d.comb += [
-            moves.eq(s2_valid & free & (~takes_value | self.i_values.valid)),
-            self.i_values.ready.eq(s2_valid & free & takes_value),
-            self.row_end.eq(leaves & s2.last),
-            self.format.eq(s2.format),
-            takes_chunk.eq(~s2_valid | leaves),
-        ]
-        with m.If(moves):
+        s3_valid, s3_free = Signal(), Signal()
+        leaves = s2_valid & s3_free & ~others.any()
+        m.d.comb += chunks.o.ready.eq(~s2_valid | leaves)
+        with m.If(s3_free):
             m.d.sync += s2.counts.eq(others)
-        with m.If(takes_chunk):
-            m.d.sync += [s2_valid.eq(has_chunk), s2.eq(chunk)]
+        with m.If(chunks.o.ready):
+            m.d.sync += [s2_valid.eq(chunks.o.valid), s2.eq(chunks.o.payload)]
 
-        with m.If(free):
-            token = self.o.payload
+        # The element, about to meet its value.
+        s3, s3_takes_value, s3_format = Signal.like(self.o.payload), Signal(), Signal(FormatCode)
+        with m.If(s3_free):
             m.d.sync += [
-                self.o.valid.eq(moves),
-                token.index.eq(Cat(lowest(s2.counts), s2.place)),
-                token.value.eq(Mux(takes_value, self.i_values.payload, 0)),
-                token.last.eq(s2.last & ~others.any()),
-                token.empty.eq(~s2.counts.any()),
+                s3_valid.eq(s2_valid),
+                s3_takes_value.eq((s2.counts & ~others & s2.nonzero).any()),
+                s3_format.eq(s2.format),
+                s3.index.eq(Cat(lowest(s2.counts), s2.place)),
+                s3.last.eq(s2.last & ~others.any()),
+                s3.empty.eq(~s2.counts.any()),
             ]
             if self.scale_block:
-                m.d.sync += token.scale.eq(s2.scale)
+                m.d.sync += s3.scale.eq(s2.scale)
+        moves, free = Signal(), ~self.o.valid | self.o.ready
+        m.d.comb += [
+            moves.eq(s3_valid & free & (~s3_takes_value | self.i_values.valid)),
+            s3_free.eq(~s3_valid | moves),
+            self.i_values.ready.eq(s3_valid & free & s3_takes_value),
+            self.row_end.eq(moves & s3.last),
+            self.format.eq(s3_format),
+        ]
+        with m.If(free):
+            m.d.sync += [
+                self.o.valid.eq(moves), self.o.payload.eq(s3),
+                self.o.payload.value.eq(Mux(s3_takes_value, self.i_values.payload, 0)),
+            ]
         return m
 
-    def _window(self, m, chunk, takes_chunk, chunks):
+    def _window(self, m, o):
         """Hold a window and offer its chunks that count, or one in which nothing does."""
-        mask = self.i_mask.payload
-        s1_valid, s1_last, s1_format = Signal(), Signal(), Signal(FormatCode)
+        mask, chunk, chunks = self.i_mask.payload, o.payload, self.block // CHUNK
+        s1_last, s1_format = Signal(), Signal(FormatCode)
         s1_counts, s1_nonzero = (Signal(data.ArrayLayout(CHUNK, chunks)) for _ in "12")
         s1_left = Signal(chunks)  # chunks that count and were not given yet
         s1_window = Signal(range(max(2, self.max_k // self.block)))
@@ -165,16 +176,16 @@ class Skipper(wiring.Component):
             chunk.format.eq(s1_format),
             chunk.place.eq(Cat(number, s1_window)),
         ]
-        leaves = s1_valid & takes_chunk & ~others.any()
-        m.d.comb += self.i_mask.ready.eq(~s1_valid | leaves)
-        with m.If(takes_chunk):
+        leaves = o.valid & o.ready & ~others.any()
+        m.d.comb += self.i_mask.ready.eq(~o.valid | leaves)
+        with m.If(o.ready):
             m.d.sync += s1_left.eq(others)
         with m.If(leaves):
             m.d.sync += s1_window.eq(Mux(s1_last, 0, s1_window + 1))
         with m.If(self.i_mask.ready):
             counts = mask.nonzero | mask.force
             m.d.sync += [
-                s1_valid.eq(self.i_mask.valid),
+                o.valid.eq(self.i_mask.valid),
                 s1_counts.eq(counts),
                 s1_nonzero.eq(mask.nonzero),
                 s1_left.eq(Cat(counts[n:n + CHUNK].any() for n in range(0, self.block, CHUNK))),
@@ -186,4 +197,3 @@ class Skipper(wiring.Component):
             with m.If(self.i_mask.ready):
                 m.d.sync += s1_scales.eq(mask.scales)
             m.d.comb += chunk.scale.eq(s1_scales[number[per_scale.bit_length() - 1:]])
-        return s1_valid

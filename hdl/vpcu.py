@@ -23,7 +23,7 @@ from .tile import TileBuffer, halves, narrow
 
 __all__ = ["Vpcu"]
 
-IN_FLIGHT = 32
+IN_FLIGHT = 40
 """No fewer than the cycles from the issue of a row's last operand to its first result at ``o``."""
 
 Step = data.StructLayout({

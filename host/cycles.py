@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from ..gen.config import Configuration
-from ..hdl.formats import Format, lookup
 from ..hdl.drain import drain_latency
+from ..hdl.formats import Format, lookup
 from ..hdl.geometry import DECODE_LATENCY, LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY
 from ..hdl.lane import COLUMNS
 from .masks import WINDOW, NonZeros
@@ -35,7 +35,7 @@ from .plan import MOST_ROWS, pieces, tile_columns
 __all__ = ["GemmWork", "gemm_cycles"]
 
 LOAD_LATENCY = DECODE_LATENCY + 1                     # last word to tile
-ISSUE_LATENCY = 6                                     # tile to the first operand's issue
+ISSUE_LATENCY = 8                                     # tile to the first operand's issue
 BUFFER_LATENCY = 2                                    # rounded result to ``o``
 RELEASE_LATENCY = OPERAND_LATENCY + LANE_LATENCY + 1  # last operand to a free bank
 NEVER = -(1 << 62)
