@@ -10,9 +10,9 @@ from amaranth.lib.wiring import In, Out
 from .accumulate import Accumulate
 from .formats import FormatCode
 from .lane import COLUMNS
+from .loader import anchor_address
 from .ram import RAM_LATENCY
 from .rounder import WEIGHT, exact_sum
-from .tile import anchor_address
 
 __all__ = ["Drain", "captured", "drain_latency"]
 

@@ -18,8 +18,9 @@ from .layouts import (
     RowAnchor,
     skipper_token,
 )
+from .loader import halves, narrow
 from .rounder import Rounder
-from .tile import TileBuffer, halves, narrow
+from .tile import TileBuffer
 
 __all__ = ["Vpcu"]
 
@@ -131,63 +132,60 @@ class Vpcu(wiring.Component):
         ]
         with m.If(results.r_en):
             m.d.sync += [self.o.valid.eq(results.r_rdy), self.o.payload.eq(results.r_data)]
-        # Places that no row's results, buffered or under way, are meant for.
+        # Places that no row's results, buffered or under way, are meant for. ``has_room`` is two
+        # cycles late: a row is at least four cycles behind the one before.
         reserved, places = Signal(range(columns + 1)), Signal(range(depth + 1), init=depth)
-        m.d.sync += places.eq(places - reserved + (self.o.valid & self.o.ready))
-        return places >= columns, reserved
+        has_room = Signal(init=1)
+        m.d.sync += [places.eq(places - reserved + (self.o.valid & self.o.ready)),
+                     has_room.eq(places >= columns)]
+        return has_room, reserved
 
     def _issue(self, m, tiles, has_room, reserved):
         """Join token, row and tile, and look up the operand of B: (step, decoded operand)."""
         geometry, token = self.geometry, self.i_a.payload
         tile = tiles.o_tile.payload
-        operation = tile.operation
 
         # The sums of a row take as many cycles to leave as there are accumulators.
         columns = geometry.lanes * COLUMNS
-        columns_left, row = Signal(range(columns)), Signal(16)
-        captures = token.last & operation.drain
+        columns_left, is_blocked = Signal(range(columns)), Signal()
+        captures = token.last & tile.drain
         may_issue, issues, ends = Signal(), Signal(), Signal()
         m.d.comb += [
             may_issue.eq(self.i_row.valid & tiles.o_tile.valid
-                         & ~(captures & ((columns_left != 0) | ~has_room))),
+                         & ~(captures & (is_blocked | ~has_room))),
             issues.eq(may_issue & self.i_a.valid),
-            ends.eq(token.last & (row == tile.last_row)),
+            ends.eq(token.last & tile.is_last_row),
             self.i_a.ready.eq(may_issue),
             self.i_row.ready.eq(issues & token.last),
             tiles.o_tile.ready.eq(issues & ends),
+            tiles.next_row.eq(issues & token.last),
             tiles.index.eq(token.index),
         ]
         is_first = Signal(init=1)
-        with m.If(columns_left != 0):
-            m.d.sync += columns_left.eq(columns_left - 1)
+        m.d.sync += [columns_left.eq(columns_left - 1), is_blocked.eq(is_blocked & (
+            columns_left != 1))]
         with m.If(issues):
             m.d.sync += is_first.eq(token.last)
-            with m.If(token.last):
-                m.d.sync += row.eq(Mux(ends, 0, row + 1))
             with m.If(captures):
-                m.d.sync += columns_left.eq(columns - 1)
+                m.d.sync += [columns_left.eq(columns - 1), is_blocked.eq(1)]
                 m.d.comb += reserved.eq(Mux(tile.wide, geometry.lanes, columns))
 
         anchor = self.i_row.payload.anchor
-        constant = 3 + geometry.headroom - geometry.accumulator_width
         step = Signal(Step, name="s0_step")
         m.d.comb += [
             step.valid.eq(issues),
-            step.clear.eq(is_first & ~operation.keep),
+            step.clear.eq(is_first & ~tile.keep),
             step.present.eq(~token.empty),
             step.capture.eq(issues & captures),
             step.release.eq(issues & ends),
-            step.row.number.eq(tile.number),
-            step.row.wide.eq(tile.wide),
-            step.row.weight.eq(anchor + operation.exponent + constant),
-            step.row.result.eq(operation.result),
-            step.row.saturate.eq(operation.saturate),
+            step.row.weight.eq(anchor + tile.weight),
             step.row.last.eq(ends),
+            *(step.row[name].eq(tile[name]) for name in ("number", "wide", "result", "saturate")),
         ]
         m.submodules.decoder = decoder = Decoder(geometry=geometry, formats=geometry.formats)
         m.d.sync += [
             decoder.value.eq(Mux(token.empty, 0, token.value)),
-            decoder.format.eq(operation.format_a),
+            decoder.format.eq(tile.format_a),
             decoder.anchor.eq(anchor + UNSCALED - token.scale if geometry.scale_block
                               else anchor),
         ]

@@ -35,7 +35,7 @@ from .plan import MOST_ROWS, pieces, tile_columns
 __all__ = ["GemmWork", "gemm_cycles"]
 
 LOAD_LATENCY = DECODE_LATENCY + 1                     # last word to tile
-ISSUE_LATENCY = 8                                     # tile to the first operand's issue
+ISSUE_LATENCY = 9                                     # tile to the first operand's issue
 BUFFER_LATENCY = 2                                    # rounded result to ``o``
 RELEASE_LATENCY = OPERAND_LATENCY + LANE_LATENCY + 1  # last operand to a free bank
 NEVER = -(1 << 62)

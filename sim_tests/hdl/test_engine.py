@@ -8,11 +8,12 @@ import torch
 from amaranth.hdl import Const, Module, Mux
 
 import exactum.hdl.lane as lane_module
-import exactum.hdl.tile as tile_module
+import exactum.hdl.loader as loader_module
 from exactum.benches.product_cases import directed, random_bits, sparse_bits
 from exactum.benches.stalls import PATTERNS
 from exactum.hdl.accumulate import Accumulate
 from exactum.hdl.engine import Engine
+from exactum.hdl.force import ForceReader
 from exactum.hdl.formats import FORMATS
 from sim_tests.hdl.engine_machine import Product, check, configuration
 
@@ -136,7 +137,7 @@ def unsigned(self, platform):
 
 
 SHIFT, PLACE = lane_module.Column._shift_bytes, lane_module.Column._place
-HALVES = tile_module.halves
+HALVES = loader_module.halves
 MUTANTS = {
     "a byte shift without its lowest bit": (lane_module.Column, "_shift_bytes", misaligned,
                                             random_product(("fp16", "e5m2"), (2, 3, 2))),
@@ -145,12 +146,12 @@ MUTANTS = {
     "an adder that does not subtract": (Accumulate, "elaborate", unsigned,
                                         directed_product(("e4m3", "e4m3"))),
     "fp32 without the low halves of B": (
-        tile_module, "halves", without_low_halves,
+        loader_module, "halves", without_low_halves,
         random_product(("fp32", "fp32"), (2, 3, 2), octaves=5)),
-    "no force windows": (tile_module.ForceReader, "elaborate", lambda self, platform: unforced(
+    "no force windows": (ForceReader, "elaborate", lambda self, platform: unforced(
         ELABORATE(self, platform), self), forced_product()),
 }
-ELABORATE = tile_module.ForceReader.elaborate
+ELABORATE = ForceReader.elaborate
 
 
 def unforced(m, reader):

@@ -1,0 +1,67 @@
+"""The force windows: which rows of a tile of B hold an Inf or a NaN and may not be skipped."""
+
+from amaranth.hdl import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .layouts import ForceWindow
+from .loader import WINDOW, Tile
+
+__all__ = ["ForceReader"]
+
+
+class ForceReader(wiring.Component):
+    """Gives the force windows of each row of a loaded tile: one per cycle, the first one in the
+    cycle after ``i`` is valid.
+
+    Parameters
+    ----------
+    depth : int
+        Windows of both banks.
+
+    Members
+    -------
+    i : In(stream of Tile)
+        The tile under way, taken with its last window.
+    next_row : Out(1)
+        A row's last window goes: ``i`` is to be about the next row.
+    address : Out(range(depth)), read : Out(1), data : In(64)
+        The memory of windows; ``data`` a cycle after ``read``.
+    o : Out(stream of ForceWindow)
+        The windows.
+    """
+
+    def __init__(self, *, depth):
+        self.depth = depth
+        super().__init__({
+            "i": In(stream.Signature(Tile)),
+            "next_row": Out(1),
+            "address": Out(range(depth)),
+            "read": Out(1),
+            "data": In(WINDOW),
+            "o": Out(stream.Signature(ForceWindow)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        tile, places = self.i.payload, (self.depth - 1).bit_length() - 1
+        window = Signal(places)
+        is_last = tile.is_empty | (window == tile.last_window[:places])
+        m.d.comb += [
+            self.read.eq(~self.o.valid | self.o.ready),
+            self.address.eq(Cat(window, tile.number[0])),
+            self.next_row.eq(self.read & self.i.valid & is_last),
+            self.i.ready.eq(self.read & is_last & tile.is_last_row),
+        ]
+        s1_is_none = Signal()
+        with m.If(self.read):
+            m.d.sync += [
+                self.o.valid.eq(self.i.valid),
+                self.o.payload.last.eq(is_last),
+                self.o.payload.format.eq(tile.format_a),
+                s1_is_none.eq(tile.is_empty),
+            ]
+            with m.If(self.i.valid):
+                m.d.sync += window.eq(Mux(is_last, 0, window + 1))
+        m.d.comb += self.o.payload.force.eq(Mux(s1_is_none, 0, self.data))
+        return m
