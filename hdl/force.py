@@ -11,8 +11,8 @@ __all__ = ["ForceReader"]
 
 
 class ForceReader(wiring.Component):
-    """Gives the force windows of each row of a loaded tile: one per cycle, the first one in the
-    cycle after ``i`` is valid.
+    """Gives the force windows of each row of a loaded tile: one per cycle, the first one two
+    cycles after ``i`` is valid.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class ForceReader(wiring.Component):
     next_row : Out(1)
         A row's last window goes: ``i`` is to be about the next row.
     address : Out(range(depth)), read : Out(1), data : In(64)
-        The memory of windows; ``data`` a cycle after ``read``.
+        The memory of windows; ``data`` after two cycles with ``read``.
     o : Out(stream of ForceWindow)
         The windows.
     """
@@ -53,15 +53,16 @@ class ForceReader(wiring.Component):
             self.next_row.eq(self.read & self.i.valid & is_last),
             self.i.ready.eq(self.read & is_last & tile.is_last_row),
         ]
-        s1_is_none = Signal()
+        s1_valid, s1, s1_is_none, s2_is_none = (
+            Signal(), Signal(ForceWindow), Signal(), Signal())
         with m.If(self.read):
             m.d.sync += [
-                self.o.valid.eq(self.i.valid),
-                self.o.payload.last.eq(is_last),
-                self.o.payload.format.eq(tile.format_a),
-                s1_is_none.eq(tile.is_empty),
+                s1_valid.eq(self.i.valid), self.o.valid.eq(s1_valid),
+                s1.last.eq(is_last), self.o.payload.last.eq(s1.last),
+                s1.format.eq(tile.format_a), self.o.payload.format.eq(s1.format),
+                s1_is_none.eq(tile.is_empty), s2_is_none.eq(s1_is_none),
             ]
             with m.If(self.i.valid):
                 m.d.sync += window.eq(Mux(is_last, 0, window + 1))
-        m.d.comb += self.o.payload.force.eq(Mux(s1_is_none, 0, self.data))
+        m.d.comb += self.o.payload.force.eq(Mux(s2_is_none, 0, self.data))
         return m

@@ -29,13 +29,15 @@ class Ram(wiring.Component):
         While ``write``, the word is kept from the next cycle on.
     address : In(range(depth))
         Of the word that is read; one being written at the same time is undefined.
+    read : In(1)
+        While it is 0, what is read and ``o`` stay as they are.
     o : Out(width)
         The word.
 
     Timing
     ------
     A word can be read in the cycle after its writing; ``o`` follows ``address`` by
-    ``RAM_LATENCY`` (2) cycles.
+    ``RAM_LATENCY`` (2) cycles with ``read``.
 
     Source
     ------
@@ -46,7 +48,7 @@ class Ram(wiring.Component):
         self.width, self.depth, self.target = width, depth, target
         super().__init__({
             "i_address": In(range(depth)), "i_data": In(width), "write": In(1),
-            "address": In(range(depth)), "o": Out(width),
+            "address": In(range(depth)), "read": In(1), "o": Out(width),
         })
 
     def elaborate(self, platform):
@@ -58,9 +60,10 @@ class Ram(wiring.Component):
         write, read = mem.write_port(), mem.read_port()
         m.d.comb += [
             write.addr.eq(self.i_address), write.data.eq(self.i_data), write.en.eq(self.write),
-            read.addr.eq(self.address), read.en.eq(1),
+            read.addr.eq(self.address), read.en.eq(self.read),
         ]
-        m.d.sync += self.o.eq(read.data)
+        with m.If(self.read):
+            m.d.sync += self.o.eq(read.data)
         return m
 
     def _dp16kd(self, m):
@@ -92,4 +95,4 @@ class Ram(wiring.Component):
                 p_ASYNC_RESET_RELEASE="SYNC", p_CSDECODE_A="0b000", p_CSDECODE_B="0b000",
                 p_WRITEMODE_A="NORMAL", p_WRITEMODE_B="NORMAL", p_GSR="AUTO",
                 i_CLKA=ClockSignal(), i_CEA=Const(1), i_OCEA=Const(1), i_WEA=self.write,
-                i_CLKB=ClockSignal(), i_CEB=Const(1), i_OCEB=Const(1), i_WEB=Const(0), **ports)
+                i_CLKB=ClockSignal(), i_CEB=self.read, i_OCEB=self.read, i_WEB=Const(0), **ports)

@@ -9,7 +9,7 @@
 """
 
 from amaranth.hdl import *
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .force import ForceReader
@@ -106,7 +106,7 @@ class TileBuffer(wiring.Component):
     Timing
     ------
     Loading: one cycle for the operation and one for each of its words, lanes * (k + 1) without
-    scales; ``o_tile`` is valid five cycles after the last word, the first of ``o_force`` one later.
+    scales; ``o_tile`` is valid five cycles after the last word, the first of ``o_force`` two later.
     """
 
     def __init__(self, *, geometry):
@@ -161,7 +161,8 @@ class TileBuffer(wiring.Component):
         m.d.comb += [
             mem.i_address.eq(loader.anchor_address), mem.i_data.eq(loader.o_anchors),
             mem.write.eq(loader.anchor_write),
-            mem.address.eq(self.anchor_address), self.o_anchors.as_value().eq(mem.o),
+            mem.address.eq(self.anchor_address), mem.read.eq(1),
+            self.o_anchors.as_value().eq(mem.o),
         ]
 
     def _lanes(self, m, loader):
@@ -180,15 +181,15 @@ class TileBuffer(wiring.Component):
                 mem.i_data.eq(loader.o),
                 mem.write.eq(place.write & (place.lane == lane)),
                 mem.address.eq(address),
+                mem.read.eq(1),
                 self.o_b[lane].as_value().eq(mem.o),
             ]
 
     def _force(self, m, loader, cursor):
         """Gather the special rows of the tile, window by window, for the reader."""
         depth = 2 * self.geometry.b_depth // WINDOW
-        m.submodules.force_memory = mem = memory.Memory(
-            shape=WINDOW, depth=depth, init=[], attrs={"ram_style": "block"})
-        write, read = mem.write_port(), mem.read_port()
+        m.submodules.force_memory = mem = Ram(
+            width=WINDOW, depth=depth, target=self.geometry.target)
         m.submodules.force_reader = reader = ForceReader(depth=depth)
         wiring.connect(m, wiring.flipped(self.o_force), reader.o)
         place, places = loader.o_place, WINDOW.bit_length() - 1
@@ -197,12 +198,12 @@ class TileBuffer(wiring.Component):
         gathered, window = Signal(WINDOW), Signal(WINDOW)
         m.d.comb += [
             window.eq(gathered | (is_special << place.row[:places])),
-            write.en.eq(place.write),
-            write.addr.eq(Cat(place.row[places:], place.bank)),
-            write.data.eq(window),
-            read.en.eq(reader.read),
-            read.addr.eq(reader.address),
-            reader.data.eq(read.data),
+            mem.write.eq(place.write),
+            mem.i_address.eq(Cat(place.row[places:], place.bank)),
+            mem.i_data.eq(window),
+            mem.read.eq(reader.read),
+            mem.address.eq(reader.address),
+            reader.data.eq(mem.o),
             cursor.next_row.eq(reader.next_row),
         ]
         wiring.connect(m, cursor.o, reader.i)

@@ -2,7 +2,6 @@
 
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from .decode import Decoder
@@ -19,6 +18,7 @@ from .layouts import (
     skipper_token,
 )
 from .loader import halves, narrow
+from .results import ResultBuffer
 from .rounder import Rounder
 from .tile import TileBuffer
 
@@ -103,8 +103,14 @@ class Vpcu(wiring.Component):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(tiles, name))
         wiring.connect(m, drain.o, rounder.i)
 
-        has_room, reserved = self._results(m, rounder)
-        step, operand = self._issue(m, tiles, has_room, reserved)
+        columns = geometry.lanes * COLUMNS
+        m.submodules.results = results = ResultBuffer(
+            row=columns, depth=1 << (columns + IN_FLIGHT - 1).bit_length(),
+            target=geometry.target)
+        wiring.connect(m, rounder.o, results.i)
+        wiring.connect(m, results.o, wiring.flipped(self.o))
+
+        step, operand = self._issue(m, tiles, results)
         steps = [step]
         for number in range(1, OPERAND_LATENCY + LANE_LATENCY + 1):
             stage = Signal(Step, name=f"s{number}_step")
@@ -121,26 +127,7 @@ class Vpcu(wiring.Component):
         ]
         return m
 
-    def _results(self, m, rounder):
-        """The buffer before ``o``: (whether a row's results have room, how many reserve it now)."""
-        columns = self.geometry.lanes * COLUMNS
-        depth = 1 << (columns + IN_FLIGHT - 1).bit_length()
-        m.submodules.results = results = SyncFIFOBuffered(width=Result.size, depth=depth)
-        m.d.comb += [
-            results.w_en.eq(rounder.o.valid), results.w_data.eq(rounder.o.payload),
-            results.r_en.eq(self.o.ready | ~self.o.valid),
-        ]
-        with m.If(results.r_en):
-            m.d.sync += [self.o.valid.eq(results.r_rdy), self.o.payload.eq(results.r_data)]
-        # Places that no row's results, buffered or under way, are meant for. ``has_room`` is two
-        # cycles late: a row is at least four cycles behind the one before.
-        reserved, places = Signal(range(columns + 1)), Signal(range(depth + 1), init=depth)
-        has_room = Signal(init=1)
-        m.d.sync += [places.eq(places - reserved + (self.o.valid & self.o.ready)),
-                     has_room.eq(places >= columns)]
-        return has_room, reserved
-
-    def _issue(self, m, tiles, has_room, reserved):
+    def _issue(self, m, tiles, results):
         """Join token, row and tile, and look up the operand of B: (step, decoded operand)."""
         geometry, token = self.geometry, self.i_a.payload
         tile = tiles.o_tile.payload
@@ -152,7 +139,7 @@ class Vpcu(wiring.Component):
         may_issue, issues, ends = Signal(), Signal(), Signal()
         m.d.comb += [
             may_issue.eq(self.i_row.valid & tiles.o_tile.valid
-                         & ~(captures & (is_blocked | ~has_room))),
+                         & ~(captures & (is_blocked | ~results.has_room))),
             issues.eq(may_issue & self.i_a.valid),
             ends.eq(token.last & tile.is_last_row),
             self.i_a.ready.eq(may_issue),
@@ -168,7 +155,7 @@ class Vpcu(wiring.Component):
             m.d.sync += is_first.eq(token.last)
             with m.If(captures):
                 m.d.sync += [columns_left.eq(columns - 1), is_blocked.eq(1)]
-                m.d.comb += reserved.eq(Mux(tile.wide, geometry.lanes, columns))
+                m.d.comb += results.reserve.eq(Mux(tile.wide, geometry.lanes, columns))
 
         anchor = self.i_row.payload.anchor
         step = Signal(Step, name="s0_step")

@@ -29,14 +29,14 @@ from ..hdl.drain import drain_latency
 from ..hdl.formats import Format, lookup
 from ..hdl.geometry import DECODE_LATENCY, LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY
 from ..hdl.lane import COLUMNS
+from ..hdl.results import RESULTS_LATENCY
 from .masks import WINDOW, NonZeros
 from .plan import MOST_ROWS, pieces, tile_columns
 
 __all__ = ["GemmWork", "gemm_cycles"]
 
 LOAD_LATENCY = DECODE_LATENCY + 1                     # last word to tile
-ISSUE_LATENCY = 9                                     # tile to the first operand's issue
-BUFFER_LATENCY = 2                                    # rounded result to ``o``
+ISSUE_LATENCY = 10                                   # tile to the first operand's issue
 RELEASE_LATENCY = OPERAND_LATENCY + LANE_LATENCY + 1  # last operand to a free bank
 NEVER = -(1 << 62)
 
@@ -147,7 +147,8 @@ def _cycles(config: Configuration, k: int, tiles: Sequence[_Rows], scaled: bool)
     for rows in tiles:
         for place, (first, others, drains) in enumerate(rows.operations):
             clock.run(words[place % len(words)], first, others, drains=drains)
-    latency = RELEASE_LATENCY + drain_latency(lanes) + ROUND_LATENCY + BUFFER_LATENCY
+    latency = (OPERAND_LATENCY + LANE_LATENCY + drain_latency(lanes) + ROUND_LATENCY
+               + RESULTS_LATENCY)
     return int(np.sum(clock.issued + latency + drain))
 
 

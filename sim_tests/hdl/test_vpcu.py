@@ -11,8 +11,8 @@ from exactum.hdl.drain import drain_latency
 from exactum.hdl.formats import FORMATS
 from exactum.hdl.geometry import LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY
 from exactum.hdl.layouts import UNSCALED, ForceWindow, Result, skipper_token
+from exactum.hdl.results import RESULTS_LATENCY
 from exactum.hdl.vpcu import Vpcu
-from exactum.host.cycles import BUFFER_LATENCY
 from exactum.host.plan import plan_gemm
 from sim_tests.hdl.engine_machine import configuration
 from sim_tests.streams import get, pack, put, simulate
@@ -73,7 +73,8 @@ def test_the_order_of_the_elements_changes_no_bit(formats):
 def test_the_first_result_is_valid_32_cycles_after_the_last_operand(formats):
     a, b = operands(formats, 1, 3, 8)
     plan, found, _, stamps = run(a, b, formats, tokens(a, [0, 1, 2]))
-    latency = OPERAND_LATENCY + LANE_LATENCY + drain_latency(2) + ROUND_LATENCY + BUFFER_LATENCY + 1
+    latency = (OPERAND_LATENCY + LANE_LATENCY + drain_latency(2) + ROUND_LATENCY
+               + RESULTS_LATENCY)
     assert latency == 32
     is_wide = "fp32" in formats  # then a lane's four sums come before its one result
     places = [3, 7] if is_wide else range(plan.columns)

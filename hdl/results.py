@@ -1,0 +1,73 @@
+"""The buffer of results: what is on its way to it always has a place there."""
+
+from amaranth.hdl import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .layouts import Result
+from .ram import RAM_LATENCY, Ram
+
+__all__ = ["RESULTS_LATENCY", "ResultBuffer"]
+
+RESULTS_LATENCY = RAM_LATENCY + 1
+"""Cycles from a result to ``o``, if none wait before it."""
+
+
+class ResultBuffer(wiring.Component):
+    """Keeps results until they are taken, and says whether a whole row of them has room.
+
+    Parameters
+    ----------
+    row : int
+        Results of a row, at most.
+    depth : int
+        Results that it holds: a power of two, at least ``row``.
+    target : str
+        Primitives, see ``Ram``.
+
+    Members
+    -------
+    i : In(stream of Result, always ready)
+        Results, of rows that were reserved.
+    reserve : In(range(row + 1))
+        As many results will come.
+    has_room : Out(1)
+        A row has room. Two cycles late: no sooner than in the third cycle after one that
+        reserves may another one do so.
+    o : Out(stream of Result)
+        The results.
+
+    Timing
+    ------
+    Latency ``RESULTS_LATENCY`` (3) cycles, one result per cycle.
+    """
+
+    def __init__(self, *, row, depth, target="generic"):
+        self.row, self.depth, self.target = row, depth, target
+        super().__init__({
+            "i": In(stream.Signature(Result, always_ready=True)),
+            "reserve": In(range(row + 1)),
+            "has_room": Out(1, init=1),
+            "o": Out(stream.Signature(Result)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        free = Signal(range(self.depth + 1), init=self.depth)  # and not reserved
+        m.d.sync += [free.eq(free - self.reserve + (self.o.valid & self.o.ready)),
+                     self.has_room.eq(free >= self.row)]
+
+        m.submodules.memory = mem = Ram(width=Result.size, depth=self.depth, target=self.target)
+        write, read, s1_valid = Signal(range(self.depth)), Signal(range(self.depth)), Signal()
+        m.d.comb += [
+            mem.i_address.eq(write), mem.i_data.eq(self.i.payload), mem.write.eq(self.i.valid),
+            mem.address.eq(read), mem.read.eq(self.o.ready | ~self.o.valid),
+            self.o.payload.as_value().eq(mem.o),
+        ]
+        m.d.sync += write.eq(write + self.i.valid)
+        with m.If(mem.read):
+            # The pointers are equal when it is empty: it is never full, as long as there is room
+            # for what is under way in the memory's own registers.
+            m.d.sync += [s1_valid.eq(read != write), self.o.valid.eq(s1_valid),
+                         read.eq(read + (read != write))]
+        return m
