@@ -5,6 +5,7 @@ from amaranth.hdl import *
 from exactum.hdl.buffer import StreamBuffer
 from exactum.hdl.force import ForceReader
 from exactum.hdl.geometry import ROUND_LATENCY
+from exactum.hdl.results import ResultBuffer
 from exactum.hdl.rounder import Rounder
 from exactum.hdl.vpcu import Vpcu
 from sim_tests.formal import prove, reach, saturating_count
@@ -27,6 +28,23 @@ def what_went_in_comes_out(m, dut):
         Assume(dut.i.payload == entered),
         Assert((entered >= left) & (entered <= left + 2)),
         Assert(~dut.o.valid | (dut.o.payload == left)),
+    ]
+
+
+def results_have_room_and_keep_their_order(m, dut):
+    """If rows reserve by the rule, no result overwrites one that waits, whatever ``o`` does."""
+    reserved = Signal(6)
+    entered = saturating_count(m, dut.i.valid, 5)
+    left = saturating_count(m, dut.o.valid & dut.o.ready, 5)
+    since = Signal(2)
+    m.d.sync += [reserved.eq(reserved + dut.reserve),
+                 since.eq(Mux(dut.reserve != 0, 0, since + (since != 3)))]
+    m.d.comb += [
+        Assume((dut.reserve == 0) | (dut.has_room & (since >= 2) & (dut.reserve <= dut.row))),
+        Assume(~dut.i.valid | (entered < reserved)),
+        Assume(dut.i.payload.data == entered),
+        Assert(entered - left <= dut.depth),
+        Assert(~dut.o.valid | (dut.o.payload.data == left)),
     ]
 
 
@@ -55,6 +73,15 @@ def test_the_buffer_keeps_order_and_loses_nothing():
 
 def test_the_buffer_holds_what_it_offers_for_all_time():
     prove(StreamBuffer(4), depth=4, induction=3)
+
+
+def test_the_results_keep_their_order_and_have_room():
+    prove(ResultBuffer(row=2, depth=4), results_have_room_and_keep_their_order, depth=11)
+    reach(ResultBuffer(row=2, depth=4), lambda m, dut: ~dut.has_room, depth=10)
+
+
+def test_the_results_hold_what_they_offer_for_all_time():
+    prove(ResultBuffer(row=2, depth=4), depth=3, induction=2)
 
 
 def test_the_force_reader_gives_the_windows_of_every_row():
