@@ -1,11 +1,12 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs; run again, it starts at once.
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typecheck simulator bench clean
+.PHONY: help demo test lint typecheck simulator bench pairs synth clean
 
 PYTHON ?= python3
 # Another build of torch can be asked for: make demo TORCH="torch==2.13.0 --index-url URL"
 TORCH  ?= torch==2.13.0
 JOBS   ?= $(shell nproc)
+SEEDS  ?= 3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
@@ -14,6 +15,8 @@ help:
 	@echo 'make demo   set up, train two networks in exact FP8, write Verilog and a report'
 	@echo 'make test   set up, lint, type-check, run all tests'
 	@echo 'make bench  run the benchmarks (benchmarks/results/*.json)'
+	@echo 'make pairs  10^7 pairs of operands and 1,500 products through compiled RTL (half an hour)'
+	@echo 'make synth  area and clock on an ECP5 of all designs (hours; cached; SEEDS=3, or UNITS="tiny softmax" for some)'
 	@echo 'make clean  remove everything that make made'
 
 demo: $(VENV)/.demo
@@ -35,8 +38,17 @@ typecheck: $(VENV)/.test
 	@MYPYPATH=build/typing $(BIN)/mypy -p exactum.gen -p exactum.host
 
 bench: $(VENV)/.test simulator
-	@for script in emulator offload softmax generate rtl; do \
+	@for script in emulator offload softmax generate rtl vpcu; do \
 	  $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+pairs: $(VENV)/.test simulator
+	@for script in pairs products; do \
+	  OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+# Without UNITS: what benchmarks/results/synth.json records. With it: those units, as `exactum synth` takes them.
+synth: $(VENV)/.synth
+	@$(if $(UNITS),$(BIN)/exactum synth $(UNITS) --seeds $(SEEDS) -w build/synth,\
+	  $(BIN)/python benchmarks/synth.py --seeds $(SEEDS))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache exactum-demo
@@ -59,10 +71,15 @@ $(VENV)/.test: pyproject.toml $(VENV)/.demo
 	@$(PIP) install -e '.[test]'
 	@touch $@
 
-# cocotb needs a simulator and the shared library of the Python that runs it.
+$(VENV)/.synth: pyproject.toml | $(BIN)/python
+	@echo 'setting up: Yosys and nextpnr (their first call takes minutes, to compile them)'
+	@$(PIP) install -e '.[synth]'
+	@touch $@
+
+# cocotb needs a simulator and the shared library of the Python that runs it; Verilator checks the Verilog.
 simulator: $(VENV)/.test
 	@mkdir -p build; missing=; \
-	command -v iverilog >/dev/null || missing=iverilog; \
+	for tool in iverilog verilator; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
 	$(BIN)/python -c 'import find_libpython, sys; sys.exit(not find_libpython.find_libpython())' \
 	  || missing="$$missing $$($(BIN)/python -c 'import sys; print("libpython3.%d" % sys.version_info[1])')"; \
 	[ -z "$$missing" ] || { \

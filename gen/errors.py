@@ -113,8 +113,14 @@ CODES = _table([
     ("X303", "a Python package is missing",
      "The core installs no PyTorch and no simulator. `pip install 'exactum[host]'` brings the "
      "runtime, `'exactum[sim]'` the simulation, `'exactum[demo]'` the demo."),
+    ("X304", "a synthesis tool is missing or too old",
+     "`exactum synth` needs Yosys 0.50 and nextpnr-ecp5 0.8 or later: native ones on the PATH, or "
+     "`pip install 'exactum[synth]'`. `--estimate` does without nextpnr."),
     ("X305", "a tool failed",
      "The message ends with what the tool said last; its log is at the path shown."),
+    ("X306", "nothing compiles Verilog natively",
+     "Compiled RTL needs a C++ compiler and Verilator (`apt install g++ verilator`), or instead of "
+     "Verilator the Yosys that `pip install 'exactum[synth]'` brings, which is slower."),
     ("X401", "the device cannot be opened",
      "It is not there, is in use, or may not be opened by you (serial ports: group dialout)."),
     ("X403", "the device is closed", "It was closed before this call. Open it again."),
@@ -122,6 +128,12 @@ CODES = _table([
      "The Verilog and the golden model differ, or a bench raised. `--waves` writes the waves."),
     ("X502", "a bench did not run to its end",
      "The simulator stopped without results; the log at the path shown says why."),
+    ("X503", "a design does not fit the device",
+     "Yosys counted more look-up tables, flip-flops, multipliers or block RAMs than an LFE5U-85F "
+     "has. Nothing was placed; `--estimate --by-module` shows what costs how much."),
+    ("X504", "compiled RTL makes no progress",
+     "Nothing went in or out for as many cycles as the watchdog allows: too few words were sent, "
+     "or more results asked for than come."),
 ])
 
 

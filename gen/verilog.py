@@ -93,4 +93,4 @@ def _tidy(body: str) -> str:
 def _header(unit: Unit, config: Configuration) -> str:
     return (f"// {unit.top}: {unit.summary}\n"
             f"// Exactum {version('exactum')}, configuration {config.name}, {config.hash}\n"
-            "// Generated: change the configuration, not this file.\n\n")
+            "// Made by `exactum generate`: change the configuration, not this file.\n\n")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .device import Device, open_device
+    from .mx import mx_dequantize, mx_quantize
     from .numerics import quantize
     from .offloading import offload
 
-__all__ = ["Device", "offload", "open_device", "quantize"]
+__all__ = ["Device", "mx_dequantize", "mx_quantize", "offload", "open_device", "quantize"]
 
-_HOMES = {"Device": "device", "offload": "offloading", "open_device": "device",
-          "quantize": "numerics"}
+_HOMES = {"Device": "device", "mx_dequantize": "mx", "mx_quantize": "mx", "offload": "offloading",
+          "open_device": "device", "quantize": "numerics"}
 
 
 def __getattr__(name: str) -> Any:

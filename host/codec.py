@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..gen.errors import UsageError
 from ..hdl.formats import FORMATS
-from .masks import count_blocks
+from .masks import NonZeros
 
 __all__ = ["Compressed", "compress", "compress_cycles", "compressed_bits", "decompress",
            "decompress_cycles", "plain_words", "read_stream"]
@@ -175,9 +175,10 @@ def _nonzero_blocks(nonzero: Tensor, block: int) -> np.ndarray:
     return np.pad(flat, (0, -len(flat) % block)).reshape(-1, block)
 
 
-def compressed_bits(nonzero: Tensor, element_width: int, block: int = 64) -> int:
+def compressed_bits(nonzero: Tensor | NonZeros, element_width: int, block: int = 64) -> int:
     """Bits of the stream (without the padding of its last word) for a mask of non-zero elements."""
-    sparse = block + count_blocks(nonzero.reshape(-1), block) * element_width
+    known = nonzero if isinstance(nonzero, NonZeros) else NonZeros(nonzero)
+    sparse = block + known.blocks(block) * element_width
     return int(sparse.clamp_(max=block * element_width).sum()) + len(sparse)
 
 

@@ -16,6 +16,8 @@ from ..hdl.formats import Format
 from .codec import compressed_bits
 from .cycles import gemm_cycles
 from .gemm import check_shapes, default_overflow, product
+from .masks import NonZeros
+from .mx import Scales, checked_scales, scaled
 from .numerics import Operand, checked_format, checked_tensor, encode, max_finite, operand
 from .softmax import exact_softmax, softmax_backward, softmax_cycles
 
@@ -28,7 +30,7 @@ COUNTERS = MappingProxyType({
     "cycles": "clock cycles that the configured design takes",
     "products": "products of two operands that were performed",
     "products_skipped": "products spared because the element of A is zero",
-    "bytes_in": "bytes of operands: A zero-compressed, B as it is",
+    "bytes_in": "bytes of operands: A zero-compressed, B as it is, block scales",
     "bytes_out": "bytes of results",
     "lost": "results that lost bits under the accumulator's window (rule N4)",
     "saturations": "operands and results that overflowed and were clamped",
@@ -97,7 +99,7 @@ class Device(ABC):
 
     @abstractmethod
     def gemm(self, a: Tensor, b: Tensor, formats: tuple[str, str] = ("e4m3", "e4m3"),
-             result: str = "fp32", *, exponent: int = 0) -> Tensor:
+             result: str = "fp32", *, exponent: int = 0, scales: Scales = None) -> Tensor:
         """Exact dot products: round(2^exponent * a @ b), one rounding each.
 
         Parameters
@@ -111,6 +113,10 @@ class Device(ABC):
             The number format of the result, any of the five.
         exponent : int
             Power of two that the sums are scaled by, -2048 to 2047.
+        scales : tuple of Tensor or None, optional
+            Block scales of ``a`` [..., M, ceil(K / block)] and of ``b`` [..., ceil(K / block), N],
+            uint8 or float8_e8m0fnu, or None for either; block is ``vpcu.scale_block``. A scaled
+            operand must have its format's dtype: see `mx_quantize`.
 
         Returns
         -------
@@ -163,7 +169,7 @@ class EmulatorDevice(Device):
         torch.empty(_LARGEST_BLOCK, dtype=torch.uint8)
 
     def gemm(self, a: Tensor, b: Tensor, formats: tuple[str, str] = ("e4m3", "e4m3"),
-             result: str = "fp32", *, exponent: int = 0) -> Tensor:
+             result: str = "fp32", *, exponent: int = 0, scales: Scales = None) -> Tensor:
         self._check_open()
         vpcu = self.config.vpcu
         pair, target = self._formats(formats), checked_format(result)
@@ -171,7 +177,10 @@ class EmulatorDevice(Device):
             raise UsageError("X207", f"exponent is an integer from -2048 to 2047; got {exponent!r}")
         a, b = checked_tensor(a, "a"), checked_tensor(b, "b")
         check_shapes(a, b, vpcu.max_k)
-        left, right = operand(a, pair[0]), operand(b, pair[1], by_columns=True)
+        block = vpcu.scale_block
+        known = checked_scales(scales, a, b, pair, block)
+        left = scaled(operand(a, pair[0]), known[0], pair[0], -1, block)
+        right = scaled(operand(b, pair[1], by_columns=True), known[1], pair[1], -2, block)
         grid, lost = product(left, right, pair, target, exponent=exponent,
                              accumulator_width=vpcu.accumulator_width, max_k=vpcu.max_k)
         saturated = 0
@@ -181,6 +190,7 @@ class EmulatorDevice(Device):
             "bytes_out": grid.numel() * target.width // 8,
             "lost": 0 if lost is None else int(lost.sum()),
             "saturations": left.saturations + right.saturations + saturated,
+            "bytes_in": sum(x.numel() for x in known if x is not None),
         })
         return encode(grid, target, default_overflow(target))
 
@@ -214,15 +224,16 @@ class EmulatorDevice(Device):
 
     def _count(self, a: Operand, b: Operand, formats: tuple[Format, Format],
                counts: dict[str, int]) -> None:
-        """Add a product's work to the counters."""
-        nonzero = a.values.to(torch.bool)
+        """Add a product's work to the counters; its ``bytes_in`` are those of the scales."""
+        nonzero = NonZeros(a.values, a.windows)
         special = None if b.finite else ~b.values.isfinite()
-        work = gemm_cycles(self.config, nonzero, special, formats, columns=b.values.shape[-1])
+        work = gemm_cycles(self.config, nonzero, special, formats, columns=b.values.shape[-1],
+                           scaled=a.weights is not None or b.weights is not None)
         bits = compressed_bits(nonzero, formats[0].width, self.config.zce.block)
+        elements = (bits + 7) // 8 + b.values.numel() * formats[1].width // 8
         self._counters.add(counts | {
             "calls": 1, "cycles": work.cycles, "products": work.products,
-            "products_skipped": work.products_skipped,
-            "bytes_in": (bits + 7) // 8 + b.values.numel() * formats[1].width // 8})
+            "products_skipped": work.products_skipped, "bytes_in": counts["bytes_in"] + elements})
 
 
 def open_device(name: str = "emulator",

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ..gen.errors import UsageError
 from ..hdl.formats import FP32, Format
+from . import kernels
+from .mx import Scales, checked_scales, scaled
 from .numerics import (
     Operand,
     checked_format,
@@ -42,6 +44,7 @@ class Product(NamedTuple):
 
 def exact_gemm(a: Tensor, b: Tensor, formats: tuple[str, str] = ("e4m3", "e4m3"),
                result: str = "fp32", *, overflow: str | None = None, exponent: int = 0,
+               scales: Scales = None, scale_block: int = 32,
                accumulator_width: int = 100, max_k: int = 32768) -> tuple[Tensor, Tensor]:
     """round(2^exponent * a @ b), every sum exact and rounded once.
 
@@ -58,6 +61,12 @@ def exact_gemm(a: Tensor, b: Tensor, formats: tuple[str, str] = ("e4m3", "e4m3")
         "saturate" or "overflow"; None: saturate in the 8-bit result formats, overflow in others.
     exponent : int
         Power of two that the sums are scaled by, before the rounding.
+    scales : tuple of Tensor or None, optional
+        Block scales of ``a`` [..., M, ceil(K / scale_block)] and of ``b``
+        [..., ceil(K / scale_block), N], uint8 or float8_e8m0fnu (rule N6), or None for either. A
+        scaled operand must have its format's dtype: see `mx.mx_quantize`.
+    scale_block : int
+        Elements along K that share a scale: 16, 32 or 64.
     accumulator_width, max_k : int
         The window of rule N4.
 
@@ -80,8 +89,11 @@ def exact_gemm(a: Tensor, b: Tensor, formats: tuple[str, str] = ("e4m3", "e4m3")
     target = checked_format(result)
     mode = checked_overflow(overflow or default_overflow(target))
     check_shapes(a, b, max_k)
-    left = operand(checked_tensor(a, "a"), formats_found[0])
-    right = operand(checked_tensor(b, "b"), formats_found[1], by_columns=True)
+    a, b = checked_tensor(a, "a"), checked_tensor(b, "b")
+    known = checked_scales(scales, a, b, formats_found, scale_block)
+    left = scaled(operand(a, formats_found[0]), known[0], formats_found[0], -1, scale_block)
+    right = scaled(operand(b, formats_found[1], by_columns=True), known[1], formats_found[1], -2,
+                   scale_block)
     done = product(left, right, formats_found, target, exponent=exponent,
                    accumulator_width=accumulator_width, max_k=max_k)
     lost = done.lost
@@ -118,14 +130,15 @@ def product(a: Operand, b: Operand, formats: tuple[Format, Format], result: Form
         special = _special(left, right)
         left, right = (x.masked_fill(~x.isfinite(), 0.0) for x in (left, right))
     sums = torch.matmul(left, right)
-    sums += 0.0                                 # an exact zero is +0
     depth = accumulator_width - 3 - (max_k - 1).bit_length()
     scale = 2.0 ** max(-1000, min(1000, exponent))     # beyond, every result is 0 or overflows
     lost = None
-    if _always_exact(formats, left.shape[-1], depth):
+    weights = a.weights, b.weights
+    terms = left.shape[-1]
+    if not terms or (weights[0] is weights[1] is None and _always_exact(formats, terms, depth)):
         grid = _scaled_grid(sums, scale, result)
     else:
-        grid, lost = _certified(left, right, sums, formats, result, depth, scale)
+        grid, lost = _certified(left, right, sums, formats, weights, result, depth, scale)
     if special is not None:
         known = special != 0
         grid = torch.where(known, special.to(grid.dtype), grid)
@@ -135,8 +148,6 @@ def product(a: Operand, b: Operand, formats: tuple[Format, Format], result: Form
 
 def _always_exact(formats: tuple[Format, Format], terms: int, depth: int) -> bool:
     """Whether any operands of these formats sum exactly in float64 and lose nothing."""
-    if terms == 0:
-        return True
     if any(fmt.is_wide for fmt in formats):
         return False
     spans = [fmt.max_exponent + 1 - (fmt.min_exponent - fmt.mantissa_width) for fmt in formats]
@@ -145,11 +156,13 @@ def _always_exact(formats: tuple[Format, Format], terms: int, depth: int) -> boo
 
 
 def _certified(a: Tensor, b: Tensor, sums: Tensor, formats: tuple[Format, Format],
-               result: Format, depth: int, scale: float) -> tuple[Tensor, Tensor | None]:
+               weights: tuple[Tensor | None, Tensor | None], result: Format, depth: int,
+               scale: float) -> tuple[Tensor, Tensor | None]:
     """Results on the grid, each proven: by range, by its error bound, or summed again."""
-    anchored = any(fmt.is_wide for fmt in formats)
-    rows, columns = side(a, -1, formats[0], anchored), side(b, -2, formats[1], anchored)
-    window = Window(a, b, rows, columns, depth=depth)
+    anchored = any(fmt.is_wide for fmt in formats) or any(w is not None for w in weights)
+    rows = side(a, -1, formats[0], anchored, weights[0])
+    columns = side(b, -2, formats[1], anchored, weights[1])
+    window = Window(a, b, rows, columns, depth=depth, formats=formats, weights=weights)
     lost = window.lost()
     # By Cauchy and Schwarz, no partial sum exceeds this many grains of its row and column.
     row_span, column_span = rows.norm / rows.grain, columns.norm / columns.grain
@@ -166,7 +179,8 @@ def _certified(a: Tensor, b: Tensor, sums: Tensor, formats: tuple[Format, Format
         span = row_span[part[:-1]].unsqueeze(-1) * column_span.unsqueeze(-2)
         bound.masked_fill_(span <= _LARGEST_INTEGER, 0.0)
         if lost is not None:
-            bound += torch.where(lost[part], window.lowest(part[:-1]) * terms, 0.0)
+            bound += torch.where(lost[part], window.lowest(part[:-1]) * (window.parts * terms),
+                                 0.0)
         low = _scaled_grid(sums[part] - bound, scale, result)
         high = _scaled_grid(bound.add_(sums[part]), scale, result)
         bits = torch.int32 if result is FP32 else torch.int64
@@ -182,9 +196,15 @@ def _largest(x: Tensor) -> float:
 
 
 def _scaled_grid(x: Tensor, scale: float, fmt: Format) -> Tensor:
-    """Rounded once to the grid, with overflow as Inf and the sign of zero kept."""
+    """Rounded once to the grid, with overflow as Inf; an exact zero is +0, others keep their sign.
+    """
+    if fmt is FP32:
+        rounded = kernels.round_sums(x, scale)
+        if rounded is not None:
+            return rounded
+    x = x + 0.0
     if scale != 1.0:
-        x = x * scale
+        x *= scale
     grid = round_grid(x, fmt)
     if grid.dtype == torch.float64:
         grid = torch.copysign(grid, x)

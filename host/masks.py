@@ -1,12 +1,55 @@
 """Counting in masks of non-zero elements."""
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
-__all__ = ["count_blocks"]
+__all__ = ["WINDOW", "NonZeros", "count_blocks"]
+
+WINDOW = 64
+"""Elements of a row that one mask word covers."""
 
 
-def count_blocks(mask: Tensor, block: int = 64) -> Tensor:
+class NonZeros:
+    """Which elements of a matrix are not zero: counted once for all who ask, a mask if need be.
+
+    Parameters
+    ----------
+    values : Tensor
+        [..., M, K]: the values, or the mask itself (bool). NaN is not zero.
+    windows : Tensor, optional
+        int64 [..., M, ceil(K / 64)], if they are known: see `windows`.
+    """
+
+    def __init__(self, values: Tensor, windows: Tensor | None = None) -> None:
+        self.values = values
+        if windows is not None:
+            self.windows = windows
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the matrix."""
+        return self.values.shape
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """bool [..., M, K]."""
+        return self.values.to(torch.bool)
+
+    @cached_property
+    def windows(self) -> Tensor:
+        """int64 [..., M, ceil(K / 64)]: how many in each window of each row."""
+        return count_blocks(self.mask, WINDOW)
+
+    def blocks(self, block: int) -> Tensor:
+        """int64 [blocks]: how many in each ``block`` of all rows, one behind the other."""
+        if block == WINDOW and self.shape[-1:].numel() % WINDOW == 0:
+            return self.windows.reshape(-1)
+        return count_blocks(self.mask.reshape(-1), block)
+
+
+def count_blocks(mask: Tensor, block: int = WINDOW) -> Tensor:
     """How many are set in each ``block`` of the last dimension.
 
     Parameters

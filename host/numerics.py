@@ -6,13 +6,15 @@ Every format's values are float32 values, so what is left to convert is exact.
 """
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..gen.errors import UsageError, nearest
-from ..hdl.formats import E4M3, FORMATS, FP32, Format, lookup
+from ..hdl.formats import BF16, E4M3, FORMATS, FP32, Format, lookup
+from . import kernels
 
 __all__ = ["Operand", "decode", "encode", "from_bits", "max_finite", "operand", "power_of_two",
            "quantize", "round_grid", "to_bits", "torch_dtype"]
@@ -175,6 +177,11 @@ class Operand(NamedTuple):
     """Whether no element is NaN or Inf."""
     saturations: int
     """Elements that overflowed and were clamped to the largest finite value."""
+    windows: Tensor | None = None
+    """`masks.NonZeros.windows` of the operand's rows, where the conversion has counted them."""
+    weights: Tensor | None = None
+    """float64, 2^exponent of each element as rule N4 has it, block scales included; 0 of zeros, Inf
+    and NaN. None: there are no scales, and the values say it all."""
 
 
 def operand(x: Tensor, fmt: Format, *, by_columns: bool = False) -> Operand:
@@ -184,6 +191,9 @@ def operand(x: Tensor, fmt: Format, *, by_columns: bool = False) -> Operand:
     ``by_columns``: lay the values out column by column, as the right factor of a float64 product
     is read fastest.
     """
+    found = _compiled(x, fmt, by_columns)
+    if found is not None:
+        return found
     if x.dtype == torch_dtype(fmt):
         values = decode(x)
         return Operand(_wide(values, by_columns), _largest_magnitude(values) < math.inf, 0)
@@ -196,6 +206,39 @@ def operand(x: Tensor, fmt: Format, *, by_columns: bool = False) -> Operand:
     grid.masked_fill_(beyond & (grid > 0), largest if clamped else math.inf)
     grid.masked_fill_(beyond & (grid < 0), -largest if clamped else -math.inf)
     return Operand(grid, _largest_magnitude(grid) <= largest, int(beyond.sum()) if clamped else 0)
+
+
+def _compiled(x: Tensor, fmt: Format, by_columns: bool) -> Operand | None:
+    """`operand` in one pass over the elements; None where the kernels do not do it."""
+    is_own = x.dtype == torch_dtype(fmt)
+    if x.dim() not in (2, 3) or x.dtype == torch.float64 or kernels.library() is None:
+        return None
+    turned = x.mT if by_columns else x
+    kind, largest, beyond = kernels.GRID, max_finite(fmt), math.inf
+    if is_own:
+        kind, largest = kernels.AS_IT_IS, math.inf
+    elif fmt is FP32:
+        kind = kernels.AS_IT_IS
+    elif fmt is BF16:
+        kind = kernels.UPPER_HALF
+    elif fmt.width == 8:
+        beyond = largest
+    table = _codes(fmt) if is_own and fmt.width == 8 else None
+    found = kernels.convert(
+        _carrier(turned) if table is None else turned.view(torch.uint8), kind=kind,
+        largest=largest, beyond=beyond, mantissa_width=fmt.mantissa_width,
+        min_exponent=fmt.min_exponent, max_exponent=min(fmt.max_exponent, 126), table=table)
+    if found is None:
+        return None
+    return Operand(found.values.mT if by_columns else found.values, not found.special,
+                   found.saturated if fmt.width == 8 else 0,
+                   None if by_columns else found.counts)
+
+
+@lru_cache
+def _codes(fmt: Format) -> Tensor:
+    """float32 [256]: the value of each code of an 8-bit format."""
+    return decode(from_bits(torch.arange(256), fmt))
 
 
 def _wide(grid: Tensor, by_columns: bool) -> Tensor:

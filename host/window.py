@@ -14,7 +14,7 @@ from .numerics import power_of_two
 
 __all__ = ["Side", "Window", "side"]
 
-_LIMB_BITS = 36                  # 36 + log2 of 32768 terms stay within float64's 53
+_LIMB_BITS = 36                  # 36 + log2 of 4 parts of 32768 terms are float64's 53
 _CHUNK_PRODUCTS = 1 << 19        # products in flight of the exact sum: 4 MB each of a few copies
 
 
@@ -30,10 +30,18 @@ class Side(NamedTuple):
     """Euclidean norm."""
 
 
-def side(x: Tensor, dim: int, fmt: Format, anchored: bool) -> Side:
-    """The `Side` of float64 values ``x`` on the grid of ``fmt``, reduced along ``dim``."""
+def side(x: Tensor, dim: int, fmt: Format, anchored: bool, weights: Tensor | None = None) -> Side:
+    """The `Side` of float64 values ``x`` on the grid of ``fmt``, reduced along ``dim``.
+
+    ``weights``: `Operand.weights` if the values carry block scales; they are ``anchored`` then.
+    """
     magnitude = x.abs()
     norm = torch.linalg.vecdot(x, x, dim=dim).sqrt_()
+    if weights is not None:
+        least = torch.where(weights > 0, weights, math.inf).amin(dim)
+        largest = weights.amax(dim)
+        anchor = torch.where(largest > 0, largest, 2.0 ** fmt.min_exponent)
+        return Side(anchor, least.mul_(2.0 ** -fmt.mantissa_width), norm)
     smallest = torch.where(magnitude.to(torch.bool), magnitude, math.inf).amin(dim)
     grain = power_of_two(smallest).clamp_(min=2.0 ** fmt.min_exponent)
     grain.mul_(2.0 ** -fmt.mantissa_width)
@@ -56,10 +64,22 @@ class Window:
     depth : int
         Bits from the weight of the anchor down to the window's lowest bit:
         accumulator_width - 3 - log2(max_k).
+    formats : tuple of Format
+        Of ``a`` and ``b``. If one of them is fp32, products are dropped from in four parts.
+    weights : tuple of Tensor or None
+        `Operand.weights` of both.
     """
 
-    def __init__(self, a: Tensor, b: Tensor, rows: Side, columns: Side, *, depth: int) -> None:
+    def __init__(self, a: Tensor, b: Tensor, rows: Side, columns: Side, *, depth: int,
+                 formats: tuple[Format, Format],
+                 weights: tuple[Tensor | None, Tensor | None] = (None, None)) -> None:
         self.a, self.b, self.rows, self.columns, self.depth = a, b, rows, columns, depth
+        self.formats, self.weights = formats, weights
+
+    @property
+    def parts(self) -> int:
+        """Of a product, that are truncated each on its own: 4 if either format is fp32, else 1."""
+        return 4 if any(fmt.width == 32 for fmt in self.formats) else 1
 
     def lost(self) -> Tensor | None:
         """bool [..., M, N]: whether any product has bits under the window. None: none has.
@@ -67,6 +87,11 @@ class Window:
         Row-wise bounds settle most cases. For the rest one matmul of powers of two decides all
         products of an output at once: each becomes at least 1 if it loses a bit, else so little
         that all of them together stay under 1/2.
+
+        It does not matter that fp32 products are dropped from in parts. With S = H 2^16 + L, the
+        lowest set bit of S S' is that of S plus that of S', so it is the lowest set bit of that
+        part which takes from either operand the half with the lowest set bit, and no part's lies
+        lower. So a part loses a bit if and only if the product has one under the window.
         """
         depths = [_exponent(s.anchor / s.grain) for s in (self.rows, self.columns)]
         if not all(depth.numel() for depth in depths):
@@ -120,20 +145,49 @@ class Window:
         anchors = self.rows.anchor[*batch, row] * self.columns.anchor[*batch, column]
         lowest = anchors.mul_(2.0 ** -self.depth)
         out = torch.empty_like(lowest)
-        columns_of_b = self.b.transpose(-1, -2).contiguous()
-        step = max(1, _CHUNK_PRODUCTS // max(1, self.a.shape[-1]))
+        right = self.b.transpose(-1, -2).contiguous()
+        weight_a, weight_b = self.weights
+        weight_b = None if weight_b is None else weight_b.mT
+        step = max(1, _CHUNK_PRODUCTS // max(1, self.parts * self.a.shape[-1]))
         for start in range(0, len(out), step):
             part = slice(start, start + step)
             at = [index[part] for index in batch]
-            products = self.a[*at, row[part]].mul_(columns_of_b[*at, column[part]])
-            products.mul_((1 / lowest[part]).unsqueeze(-1))
-            out[part] = _sum_to_odd(_truncate(products), self.depth + 3)
+            left_parts = self._parts(self.a, self.rows, self.formats[0], weight_a,
+                                     (*at, row[part]))
+            right_parts = self._parts(right, self.columns, self.formats[1], weight_b,
+                                      (*at, column[part]))
+            scale = (1 / lowest[part]).unsqueeze(-1)
+            products = [_truncate((x * y).mul_(scale)) for x in left_parts for y in right_parts]
+            out[part] = _sum_to_odd(torch.cat(products, -1), self.depth + 3)
         return out.mul_(lowest)
+
+    def _parts(self, x: Tensor, of: Side, fmt: Format, weights: Tensor | None,
+               place: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Some rows of an operand, as the parts that enter products."""
+        if self.parts == 1:
+            return (x[place],)
+        return _halves(x[place], of.anchor[place], fmt, None if weights is None else weights[place])
 
 
 def _truncate(products: Tensor) -> Tensor:
     """Drop the bits under the window, toward zero, in place; the lowest bit kept weighs 1."""
     return products.trunc_()
+
+
+def _halves(x: Tensor, anchor: Tensor, fmt: Format,
+            weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The values [rows, K] as the sum of two 16-bit integers' worth each: (high, low).
+
+    An element d below its anchor is S * 2^(anchor - 24 - 8 g), g = ceil(d / 8), S of 32 bits; the
+    halves of S are split at 2^(anchor - 8 - 8 g).
+    """
+    if weights is None:
+        weights = power_of_two(x.abs()).clamp_(min=2.0 ** fmt.min_exponent)
+    top = _exponent(anchor).unsqueeze(-1)
+    group = torch.where(weights > 0, top - _exponent(weights) + 7 >> 3, 0)
+    grid = (top - 8 - 8 * group + 1023 << 52).view(torch.float64)
+    high = (x / grid).trunc_().mul_(grid)
+    return high, x - high
 
 
 def _sum_to_odd(terms: Tensor, width: int) -> Tensor:

@@ -4,6 +4,7 @@ Everything here works on bit patterns (Python ints) and exact rationals, slowly 
 """
 
 from fractions import Fraction
+from itertools import product
 
 from exactum.hdl.formats import Format
 
@@ -71,30 +72,61 @@ def _floor_log2(value: Fraction) -> int:
 
 def dot(a: list[int], b: list[int], formats: tuple[Format, Format], *, result: Format,
         overflow: str | None = None, exponent: int = 0,
-        accumulator_width: int = 100, max_k: int = 32768) -> tuple[int, bool]:
-    """Rules N1 to N4: (bits of the result in ``result``, the ``lost`` flag)."""
+        accumulator_width: int = 100, max_k: int = 32768,
+        scales: tuple[list[int] | None, list[int] | None] = (None, None),
+        scale_block: int = 32) -> tuple[int, bool]:
+    """Rules N1 to N4 and N6: (bits of the result in ``result``, the ``lost`` flag)."""
     overflow = overflow or ("saturate" if result.width == 8 else "overflow")
-    values = [(decode(x, formats[0]), decode(y, formats[1])) for x, y in zip(a, b, strict=True)]
+    powers = [[0] * len(a) if given is None else
+              [None if given[k // scale_block] == 255 else given[k // scale_block] - 127
+               for k in range(len(a))] for given in scales]
+    rows = [[_scaled(decode(bits, fmt), power) for bits, power in zip(row, shifts, strict=True)]
+            for row, fmt, shifts in zip((a, b), formats, powers, strict=True)]
+    values = list(zip(*rows, strict=True))
     special = _special(values)
     if special is not None:
         return encode(special, result, overflow), False
-    anchors = []
-    for row, fmt in zip((a, b), formats, strict=True):
-        if any(f.is_wide for f in formats):
-            exponents = [e for e in (exponent_of(bits, fmt) for bits in row) if e is not None]
-            anchors.append(max(exponents, default=fmt.min_exponent))
-        else:
-            anchors.append(fmt.max_exponent)
+    anchored = any(f.is_wide for f in formats) or any(given is not None for given in scales)
+    anchors, places = [], []
+    for row, fmt, shifts in zip((a, b), formats, powers, strict=True):
+        exponents = [None if (e := exponent_of(bits, fmt)) is None else e + power
+                     for bits, power in zip(row, shifts, strict=True)]
+        places.append(exponents)
+        finite = [e for e in exponents if e is not None]
+        anchors.append(max(finite, default=fmt.min_exponent) if anchored else fmt.max_exponent)
     headroom = (max_k - 1).bit_length()
     lsb = Fraction(2) ** (sum(anchors) + 3 + headroom - accumulator_width)
     total, lost = Fraction(0), False
-    for x, y in values:
-        product = x * y
-        steps = abs(product) / lsb
-        kept = steps.numerator // steps.denominator
-        lost |= kept != steps
-        total += (kept if product > 0 else -kept) * lsb
+    for (x, y), *exponents in zip(values, *places, strict=True):
+        parts = [(x, y)]
+        if any(f.width == 32 for f in formats) and x and y:
+            parts = list(product(*(_halves(value, e, anchor) for value, e, anchor in
+                                   zip((x, y), exponents, anchors, strict=True))))
+        for first, second in parts:
+            exact = first * second
+            kept = abs(exact) // lsb * lsb
+            lost |= kept != abs(exact)
+            total += kept if exact > 0 else -kept
     return encode(total * Fraction(2) ** exponent, result, overflow), lost
+
+
+def _scaled(value: Fraction | float | str, power: int | None) -> Fraction | float | str:
+    """``value`` times 2^power; NAN where the power is None."""
+    if power is None:
+        return NAN
+    return value * Fraction(2) ** power if isinstance(value, Fraction) else value
+
+
+def _halves(value: Fraction, exponent: int, anchor: int) -> tuple[Fraction, Fraction]:
+    """Rule N4 of fp32: the upper and the lower 16 bits of the aligned significand."""
+    groups = -(-(anchor - exponent) // 8)
+    unit = Fraction(2) ** (anchor + 1 - 25) / 256 ** groups
+    significand = abs(value) / unit
+    assert significand.denominator == 1
+    assert significand < 1 << 32
+    high, low = divmod(int(significand), 1 << 16)
+    sign = -1 if value < 0 else 1
+    return sign * high * (1 << 16) * unit, sign * low * unit
 
 
 def _special(values: list[tuple]) -> float | str | None:

@@ -22,6 +22,7 @@ VERBS = {
     "doctor": "Each tool with its version, what it is for and what to do.",
     "generate": "Write Verilog, port descriptions and a manifest.",
     "sim": "Run the cocotb benches on the generated Verilog.",
+    "synth": "Area and clock on an ECP5: synthesis, place and route.",
     "demo": "The tour: train a network with its products offloaded.",
     "verify": "Check the files of an output folder against its manifest.",
 }

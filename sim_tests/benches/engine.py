@@ -1,116 +1,50 @@
 """Bench of the engine: bits against the golden model, cycles against their formula, stalls."""
 
 import itertools
-import json
-import os
-from pathlib import Path
-from types import SimpleNamespace
-from typing import NamedTuple
+from fractions import Fraction
 
 import cocotb
 import torch
 
 from ..hdl.formats import FORMATS
-from ..hdl.layouts import Result
-from ..host.cycles import gemm_cycles
-from ..host.gemm import exact_gemm
+from ..host.mx import NAN_SCALE, mx_dequantize, mx_quantize
 from ..host.numerics import from_bits, to_bits
-from ..host.plan import is_finite, is_nonzero, plan_gemm, tile_columns
-from .product_cases import directed, edges, random_bits, sparse_bits
+from ..host.plan import tile_columns
+from .engine_products import (
+    CONFIG,
+    ENABLED,
+    INPUTS,
+    LENGTHS,
+    LIMIT,
+    PAIRS,
+    VPCU,
+    Machine,
+    Product,
+    generator,
+    random_product,
+)
+from .product_cases import directed, edges
 from .stalls import PATTERNS
-from .streams import StreamSink, StreamSource, finish, start
-
-INPUTS = {"i_operation": "operations", "i_b": "b", "i_row": "rows", "i_mask": "masks",
-          "i_values": "values"}
-VPCU = SimpleNamespace(**json.loads(Path(os.environ["EXACTUM_DESCRIPTION"]).read_text())[
-    "parameters"])
-CONFIG = SimpleNamespace(vpcu=VPCU)
-SEED = int(os.environ.get("EXACTUM_SEED", "1"))
-ENABLED = [FORMATS[name] for name in VPCU.formats]
-PAIRS = list(itertools.product(ENABLED, repeat=2))
-LENGTHS = tuple(k for k in (1, 2, 3, 63, 64, 65, 768) if k <= VPCU.max_k)
-LIMIT = 1_000_000  # cycles of the watchdog
+from .streams import start
 
 
-class Product(NamedTuple):
-    """One product: bit patterns [M, K] and [K, N], their formats and the result's."""
-
-    a: torch.Tensor
-    b: torch.Tensor
-    formats: tuple
-    result: str = "fp32"
-    exponent: int = 0
-    overflow: str | None = None
-
-    def plan(self):
-        saturate = None if self.overflow is None else self.overflow == "saturate"
-        return plan_gemm(self.a, self.b, self.formats, self.result, config=CONFIG,
-                         saturate=saturate, exponent=self.exponent)
-
-    def cycles(self):
-        """Cycles by the formula."""
-        return gemm_cycles(CONFIG, is_nonzero(self.a, self.formats[0]),
-                           ~is_finite(self.b, self.formats[1]), self.formats).cycles
-
-    def check(self, items):
-        """Compare the engine's items with the golden model, bit for bit; returns the lost flags."""
-        plan = self.plan()
-        bits, lost = plan.gather(items)
-        names = tuple(fmt.name for fmt in self.formats)
-        a, b = (from_bits(x, name) for x, name in zip((self.a, self.b), names, strict=True))
-        golden, golden_lost = exact_gemm(
-            a, b, names, self.result, overflow=self.overflow, exponent=self.exponent,
-            accumulator_width=VPCU.accumulator_width, max_k=VPCU.max_k)
-        golden = to_bits(golden)
-        wrong = ((bits != golden) | (lost != golden_lost)).nonzero().tolist()
-        if wrong:
-            m, n = wrong[0]
-            raise AssertionError(
-                f"{names} -> {self.result}, K = {self.a.shape[1]}: {len(wrong)} results differ; "
-                f"first [{m}, {n}]: {bits[m, n]:#x} lost {bool(lost[m, n])}, golden model "
-                f"{golden[m, n]:#x} lost {bool(golden_lost[m, n])}")
-        ends = sum(Result.from_bits(x).last for x in items)
-        drains = len(plan.operations) // max(1, -(-self.a.shape[1] // VPCU.b_depth))
-        assert ends == drains
-        assert Result.from_bits(items[-1]).last
-        return lost
+def unregistered(test):
+    """Leaves the test out: the build has none of what it is about."""
+    return test
 
 
-class Machine:
-    """The engine under test with a driver at each port; ``stalls``: patterns by port."""
+def random_scales(product, random, choices=None):
+    """The product with scales for both operands: around 1, or some of ``choices``."""
+    (m, k), n = product.a.shape, product.b.shape[1]
+    blocks = -(-k // VPCU.scale_block)
 
-    def __init__(self, dut, **stalls):
-        flowing = PATTERNS["flowing"]
-        self.sources = {name: StreamSource(dut, name, stalls.get(name, flowing)(seed))
-                        for seed, name in enumerate(INPUTS, SEED)}
-        self.sink = StreamSink(dut, "o", stalls.get("o", flowing)(SEED - 1))
+    def scales(*shape):
+        if choices is None:
+            return torch.randint(117, 138, shape, generator=random).to(torch.uint8)
+        drawn = torch.randint(0, len(choices), shape, generator=random)
+        return torch.tensor(choices, dtype=torch.uint8)[drawn]
 
-    async def run(self, *products):
-        """Issue products back to back, check every result; returns cycles and lost flags."""
-        plans = [product.plan() for product in products]
-        operations = self.sources["i_operation"].stamps
-        first = len(operations)
-        for port, items in INPUTS.items():
-            for plan in plans:
-                self.sources[port].put(*getattr(plan, items))
-        lost = [product.check(await self.sink.take(plan.results))
-                for product, plan in zip(products, plans, strict=True)]
-        return self.sink.stamps[-1] - operations[first] + 1, lost
-
-    async def finish(self):
-        """Nothing is left over in any queue."""
-        await finish(*self.sources.values(), self.sink)
-
-
-def generator(salt=0):
-    return torch.Generator().manual_seed(1000 * SEED + salt)
-
-
-def random_product(pair, shape, random, *, result="fp32", density=1.0, octaves=None, **options):
-    m, k, n = shape
-    a = sparse_bits(random_bits(pair[0], (m, k), random, octaves=octaves), density, random)
-    return Product(a, random_bits(pair[1], (k, n), random, octaves=octaves), pair, result,
-                   **options)
+    return product._replace(scales=(scales(m, blocks), scales(blocks, n)))
 
 
 @cocotb.test()
@@ -198,8 +132,12 @@ async def stalls_change_nothing(dut, sources, sink):
     machine = Machine(dut, o=PATTERNS[sink], **stalls)
     random = generator(len(sources) + 10 * len(sink))
     shape = 3, min(70, VPCU.max_k), tile_columns(CONFIG, PAIRS[0]) + 1
-    await machine.run(random_product(PAIRS[0], shape, random, density=0.1),
-                      random_product(PAIRS[-1], (2, 5, 2), random))
+    products = [random_product(PAIRS[0], shape, random, density=0.1),
+                random_product(PAIRS[-1], (2, 5, 2), random)]
+    if VPCU.scale_block:
+        scaled = random_product(PAIRS[0], (2, VPCU.scale_block + 1, 2), random, density=0.2)
+        products += [random_scales(scaled, random), products[1]]
+    await machine.run(*products)
     await machine.finish()
 
 
@@ -295,4 +233,96 @@ async def cycles_are_those_of_the_formula(dut):
     if VPCU.b_depth + 65 <= VPCU.max_k:
         cycles, _ = await machine.run(product)
         assert cycles == product.cycles()
+    await machine.finish()
+
+
+@cocotb.test() if VPCU.scale_block else unregistered
+async def scales_at_their_ends(dut):
+    """The scales 0, 254 and NaN in every pair of formats, ragged K, over elements of all kinds;
+    results of one scaled operand and of two.
+    """
+    await start(dut, limit=LIMIT)
+    machine, random = Machine(dut), generator(31)
+    k = min(VPCU.max_k, 2 * VPCU.scale_block + 5)
+    ends = ((0, 254), (0, 127, 254), (127,) * 9 + (NAN_SCALE,))
+    results = itertools.cycle(FORMATS)
+    for number, pair in enumerate(PAIRS):
+        product = random_product(pair, (3, k, 2), random, density=0.7, result=next(results),
+                                 octaves=(3, None)[number % 2],
+                                 exponent=(0, 254, -254)[number // 2 % 3])
+        product = random_scales(product, random, ends[number % 3])
+        if number % 4 > 1:  # one operand has none
+            kept = product.scales[number % 2]
+            product = product._replace(scales=(kept, None) if number % 2 == 0 else (None, kept))
+        cycles, _ = await machine.run(product)
+        assert cycles == product.cycles(), product
+    await machine.finish()
+
+
+@cocotb.test() if VPCU.scale_block else unregistered
+async def nan_scales_reach_zeros_too(dut):
+    """A block of zeros is NaN under the scale NaN, in A as in B, and nothing under any other one:
+    the largest scale over zeros moves no window.
+    """
+    await start(dut, limit=LIMIT)
+    machine, block = Machine(dut), VPCU.scale_block
+    for pair in (PAIRS[0], PAIRS[-1]):
+        one = [fmt.bias << fmt.mantissa_width for fmt in pair]
+        k = min(VPCU.max_k, 3 * block)
+        a, b = torch.full((4, k), one[0]), torch.full((k, 3), one[1])
+        a[:, :block], b[block:2 * block] = 0, 0
+        scales_a, scales_b = (torch.full(shape, 127, dtype=torch.uint8)
+                              for shape in ((4, -(-k // block)), (-(-k // block), 3)))
+        scales_a[1, 0], scales_b[1, 1] = 254, 254        # over zeros
+        scales_a[2, 0], scales_b[1, 2] = NAN_SCALE, NAN_SCALE
+        scales_a[3, 1] = NAN_SCALE                       # over zeros of B
+        product = Product(a, b, pair, scales=(scales_a, scales_b))
+        cycles, (lost,) = await machine.run(product)
+        assert cycles == product.cycles()
+        assert not lost.any()
+    await machine.finish()
+
+
+@cocotb.test() if VPCU.scale_block else unregistered
+async def scaled_sums_of_many_lengths(dut):
+    """Random scales, K around the blocks, the masks and the tile buffer, and none at all."""
+    await start(dut, limit=LIMIT)
+    machine, random, block = Machine(dut), generator(32), VPCU.scale_block
+    lengths = (0, 1, block - 1, block, block + 1, 64, 65, 2 * VPCU.b_depth + block + 1)
+    for number, k in enumerate(lengths):
+        pair = PAIRS[number * 7 % len(PAIRS)]
+        shape = 2, min(k, VPCU.max_k), tile_columns(CONFIG, pair) + 1
+        product = random_scales(random_product(pair, shape, random, octaves=5, density=0.4), random,
+                                None if number % 2 else range(97, 158, 20))
+        cycles, _ = await machine.run(product)
+        assert cycles == product.cycles(), (pair, k)
+    await machine.finish()
+
+
+@cocotb.test() if VPCU.scale_block == 32 and {"e4m3", "e5m2"} <= set(VPCU.formats) else unregistered
+async def mx_products_are_those_of_their_values(dut):
+    """What ``mx_quantize`` makes of random matrices, E4M3 x E5M2: each sum is the value nearest to
+    the exact sum of the dequantized products, by exact fractions.
+    """
+    await start(dut, limit=LIMIT)
+    machine, random = Machine(dut), generator(34)
+    k = min(100, VPCU.max_k)
+    a, b = (torch.randn(shape, generator=random) * 10.0 ** torch.randint(
+        -6, 7, shape, generator=random) for shape in ((3, k), (k, 4)))
+    a, scales_a = mx_quantize(a, "e4m3", axis=1)
+    b, scales_b = mx_quantize(b, "e5m2", axis=0)
+    product = Product(to_bits(a), to_bits(b), (FORMATS["e4m3"], FORMATS["e5m2"]),
+                      scales=(scales_a, scales_b))
+    cycles, (lost,) = await machine.run(product)
+    assert cycles == product.cycles()
+    assert not lost.any()
+    bits, = machine.bits
+    values = mx_dequantize(a, scales_a, 1), mx_dequantize(b, scales_b, 0)
+    rows, columns = ([[Fraction(v) for v in line] for line in x.tolist()]
+                     for x in (values[0], values[1].t()))
+    for (m, row), (n, column) in itertools.product(enumerate(rows), enumerate(columns)):
+        exact = sum(x * y for x, y in zip(row, column, strict=True))
+        near = from_bits(bits[m, n] + torch.tensor([0, -1, 1]), "fp32").tolist()
+        found, *neighbours = (abs(Fraction(value) - exact) for value in near)
+        assert found <= min(neighbours), (m, n)
     await machine.finish()

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 from ..gen.config import Configuration
 from ..gen.errors import SimulationError, ToolMissing
+from ..gen.primitives import models
 from ..gen.units import Unit, select
 from ..gen.writing import write_unit
 
@@ -97,7 +98,8 @@ def run(unit: str, config: Configuration, *, build_dir: str | Path, waves: bool 
     start = time.perf_counter()
     write_unit(chosen, config, folder)
     results = folder / "results.xml"
-    _simulate(chosen, folder, results, waves, seed, tests)
+    sources = [folder / f"{chosen.top}.v", *models(config)]
+    _simulate(chosen, sources, folder, results, waves, seed, tests)
     cases = _read(results)
     if not cases:
         raise SimulationError("X502", f"the bench of {unit} ran no test"
@@ -107,8 +109,8 @@ def run(unit: str, config: Configuration, *, build_dir: str | Path, waves: bool 
                   folder / f"{chosen.top}.fst" if waves else None)
 
 
-def _simulate(unit: Unit, folder: Path, results: Path, waves: bool, seed: int,
-              tests: tuple[str, ...] | None) -> None:
+def _simulate(unit: Unit, sources: list[Path], folder: Path, results: Path, waves: bool,
+              seed: int, tests: tuple[str, ...] | None) -> None:
     from cocotb_tools.runner import get_runner
 
     log = folder / "build.log"
@@ -119,7 +121,7 @@ def _simulate(unit: Unit, folder: Path, results: Path, waves: bool, seed: int,
     options: dict[str, Any] = {"hdl_toplevel": unit.top, "build_dir": folder, "waves": waves,
                                "timescale": ("1ns", "1ps")}
     try:
-        runner.build(sources=[folder / f"{unit.top}.v"], always=True, log_file=log, **options)
+        runner.build(sources=sources, always=True, log_file=log, **options)
         log = folder / "simulation.log"
         runner.test(test_module=f"{__package__}.{unit.name}", test_dir=folder, seed=seed,
                     results_xml=str(results), extra_env=environment, log_file=log,

@@ -8,7 +8,7 @@ import torch
 from ..hdl.formats import FORMATS
 from ..hdl.layouts import UNSCALED, ForceWindow, skipper_token
 from ..host.plan import is_finite, is_nonzero, tile_columns
-from .engine import CONFIG, LIMIT, PAIRS, VPCU, Product, generator, random_product
+from .engine_products import CONFIG, LIMIT, PAIRS, VPCU, Product, generator, random_product
 from .product_cases import directed
 from .stalls import PATTERNS
 from .streams import StreamSink, StreamSource, finish, start

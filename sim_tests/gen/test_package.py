@@ -11,7 +11,7 @@ from sim_tests.repository import ROOT, python
 
 HOMES = {"hdl": "exactum/hdl", "gen": "exactum/gen", "host": "exactum/host",
          "sim_tests/benches": "exactum/benches"}
-DATA = (".py", ".typed", ".toml", ".html", ".json")
+DATA = (".py", ".typed", ".toml", ".html", ".json", ".c", ".cpp", ".v")
 
 # -I -S: neither the checkout nor the editable install of the development environment is seen.
 COMMAND = """

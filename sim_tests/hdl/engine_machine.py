@@ -8,6 +8,7 @@ from exactum.gen.config import preset
 from exactum.hdl.engine import Engine
 from exactum.hdl.formats import FORMATS
 from exactum.host.cycles import gemm_cycles
+from exactum.host.mx import NAN_SCALE, spread
 from exactum.host.plan import is_finite, is_nonzero, plan_gemm
 from sim_tests.oracle import dot
 from sim_tests.streams import get, put, simulate
@@ -17,13 +18,17 @@ INPUTS = {"i_operation": "operations", "i_b": "b", "i_row": "rows", "i_mask": "m
 
 
 class Product(NamedTuple):
-    """Bit patterns a [M, K] and b [K, N], their formats, and the result's."""
+    """Bit patterns a [M, K] and b [K, N], their formats, and the result's.
+
+    ``scales``: uint8 [M, blocks] and [blocks, N], None for an operand without.
+    """
 
     a: torch.Tensor
     b: torch.Tensor
     formats: tuple
     result: str = "fp32"
     exponent: int = 0
+    scales: tuple = (None, None)
 
 
 def configuration(**vpcu):
@@ -38,7 +43,7 @@ def engine(config):
 
 def plan(config, product):
     return plan_gemm(product.a, product.b, product.formats, product.result, config=config,
-                     exponent=product.exponent)
+                     exponent=product.exponent, scales=product.scales)
 
 
 def drive(dut, config, products, *, sources=None, sink=None):
@@ -70,11 +75,15 @@ def check(config, *products, dut=None, **stalls):
     found, cycles = drive(dut or engine(config), config, products, **stalls)
     for product, (bits, lost) in zip(products, found, strict=True):
         formats = [FORMATS[name] for name in product.formats]
+        scales_a, scales_b = product.scales
         for m, row in enumerate(product.a.tolist()):
             for n, column in enumerate(product.b.T.tolist()):
                 wanted = dot(row, column, tuple(formats), result=FORMATS[product.result],
                              exponent=product.exponent, max_k=config.vpcu.max_k,
-                             accumulator_width=config.vpcu.accumulator_width)
+                             accumulator_width=config.vpcu.accumulator_width,
+                             scales=(None if scales_a is None else scales_a[m].tolist(),
+                                     None if scales_b is None else scales_b[:, n].tolist()),
+                             scale_block=config.vpcu.scale_block)
                 assert (int(bits[m, n]), bool(lost[m, n])) == wanted, (product, m, n)
     if len(products) == 1 and not stalls:
         assert cycles == expected_cycles(config, products[0])
@@ -83,5 +92,11 @@ def check(config, *products, dut=None, **stalls):
 
 def expected_cycles(config, product):
     formats = [FORMATS[name] for name in product.formats]
-    return gemm_cycles(config, is_nonzero(product.a, formats[0]),
-                       ~is_finite(product.b, formats[1]), product.formats).cycles
+    block = config.vpcu.scale_block
+    a, b = (x if scales is None else x.masked_fill(
+                spread(scales == NAN_SCALE, dim, block, x.shape[dim]), fmt.nan_bits)
+            for x, dim, fmt, scales in zip((product.a, product.b), (1, 0), formats,
+                                           product.scales, strict=True))
+    return gemm_cycles(config, is_nonzero(a, formats[0]), ~is_finite(b, formats[1]),
+                       product.formats,
+                       scaled=any(x is not None for x in product.scales)).cycles

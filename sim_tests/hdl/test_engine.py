@@ -9,6 +9,7 @@ from amaranth.hdl import Const, Module, Mux
 
 import exactum.hdl.lane as lane_module
 import exactum.hdl.loader as loader_module
+import exactum.hdl.vpcu as vpcu_module
 from exactum.benches.product_cases import directed, random_bits, sparse_bits
 from exactum.benches.stalls import PATTERNS
 from exactum.hdl.accumulate import Accumulate
@@ -90,6 +91,35 @@ def test_zeros_over_nan_are_not_skipped(b_depth):
     check(configuration(b_depth=b_depth), forced_product())
 
 
+def scaled_product(formats, shape, block, bytes_a, bytes_b, **options):
+    """A random product whose blocks have those scales in turn; None: that operand has none."""
+    product, (m, k, n) = random_product(formats, shape, **options), shape
+    blocks = -(-k // block)
+    scales = (None if given is None else torch.tensor(given, dtype=torch.uint8).repeat(
+        size[0] * size[1])[:size[0] * size[1]].reshape(size)
+        for given, size in ((bytes_a, (m, blocks)), (bytes_b, (blocks, n))))
+    return product._replace(scales=tuple(scales))
+
+
+@pytest.mark.parametrize(("formats", "shape", "block", "bytes_a", "bytes_b", "exponent"), [
+    ("e4m3 e5m2", (2, 70, 5), 32, (120, 127, 135), (126, 131, 110, 129), 0),
+    ("e4m3 e4m3", (2, 40, 3), 16, (0, 254), None, 127),
+    ("bf16 fp16", (2, 33, 3), 32, None, (0, 254, 127), 0),
+    ("fp32 e4m3", (2, 35, 3), 32, (127, 124), (120, 131), -3),
+    ("e5m2 e4m3", (3, 70, 3), 32, (127, 255, 127, 127), (127, 127, 127, 255, 127), 0),
+], ids=["ragged, over b_depth", "the ends", "B alone", "fp32", "NaN"])
+def test_scaled_products(formats, shape, block, bytes_a, bytes_b, exponent):
+    product = scaled_product(tuple(formats.split()), shape, block, bytes_a, bytes_b, octaves=5,
+                             exponent=exponent)
+    check(configuration(scale_block=block), product)
+
+
+def test_scaled_and_plain_products_follow_each_other_through_stalls():
+    plain = random_product(("e4m3", "fp16"), (2, 34, 9), density=0.2)
+    scaled = scaled_product(("e4m3", "fp16"), (2, 34, 9), 32, (120, 130), (125, 129, 127))
+    check(SMALL, plain, scaled, plain, sources=PATTERNS["bursts"], sink=PATTERNS["sparse"])
+
+
 @pytest.mark.parametrize(("sources", "sink"), [("bursts", "sparse"), ("sparse", "alternate"),
                                                ("alternate", "bursts")])
 def test_stalls_change_nothing(sources, sink):
@@ -148,6 +178,9 @@ MUTANTS = {
     "fp32 without the low halves of B": (
         loader_module, "halves", without_low_halves,
         random_product(("fp32", "fp32"), (2, 3, 2), octaves=5)),
+    "scales of A half of what they are": (
+        vpcu_module, "UNSCALED", 126,
+        scaled_product(("e4m3", "bf16"), (2, 33, 2), 32, (127, 124), None, octaves=5)),
     "no force windows": (ForceReader, "elaborate", lambda self, platform: unforced(
         ELABORATE(self, platform), self), forced_product()),
 }

@@ -12,7 +12,7 @@ from exactum import host
 from exactum.gen.config import preset
 from exactum.gen.errors import ConfigurationError, DeviceError, ExactumError, UsageError
 from exactum.host import device as module
-from exactum.host import open_device, quantize
+from exactum.host import mx_quantize, open_device, quantize
 from exactum.host.codec import compress, compressed_bits
 from exactum.host.cycles import gemm_cycles
 from exactum.host.device import COUNTERS, Device
@@ -78,6 +78,43 @@ def test_counters_of_a_product(device):
     assert dict(device.counters) == {name: 2 * count for name, count in once.items()}
     device.reset_counters()
     assert set(device.counters.values()) == {0}
+
+
+def test_scaled_products_are_those_of_the_golden_model():
+    config = preset("default").replace({"vpcu.scale_block": 16})
+    opened = open_device("emulator", config)
+    (a, scale_a), (b, scale_b) = (mx_quantize(randn(5, 70).exp(), "e4m3", block=16),
+                                  mx_quantize(randn(70, 7) * 99, "e5m2", axis=0, block=16))
+    a[2] = 0
+    scales = scale_a, scale_b
+    got = opened.gemm(a, b, ("e4m3", "e5m2"), scales=scales)
+    assert torch.equal(got, exact_gemm(a, b, ("e4m3", "e5m2"), scales=scales, scale_block=16)[0])
+    work = gemm_cycles(config, a.float() != 0, None, ("e4m3", "e5m2"), columns=7, scaled=True)
+    plain = gemm_cycles(config, a.float() != 0, None, ("e4m3", "e5m2"), columns=7)
+    assert work.cycles > plain.cycles
+    assert opened.counters["cycles"] == work.cycles
+    assert opened.counters["products_skipped"] == 70 * 7
+    stream = compressed_bits(a.float() != 0, 8)
+    assert opened.counters["bytes_in"] == -(-stream // 8) + 70 * 7 + scale_a.numel() + \
+        scale_b.numel()
+
+
+def test_elements_under_a_nan_scale_are_not_skipped():
+    opened = open_device("emulator", preset("default").replace({"vpcu.scale_block": 32}))
+    zeros = torch.zeros(2, 64).to(torch.float8_e4m3fn)
+    scales = torch.full((2, 2), 127, dtype=torch.uint8)
+    scales[1, 1] = 255
+    got = opened.gemm(zeros, zeros.t(), scales=(scales, None))
+    assert got.isnan().tolist() == [[False, False], [True, True]]
+    assert opened.counters["products"] == 32 * 2
+
+
+def test_a_design_without_scales_says_so():
+    opened = open_device("emulator", preset("default").replace({"vpcu.scale_block": 0}))
+    zeros = torch.zeros(2, 64).to(torch.float8_e4m3fn)
+    with pytest.raises(UsageError, match=r"X207.*16, 32, 64 elements; got 0"):
+        opened.gemm(zeros, zeros.t(), scales=(torch.full((2, 2), 127, dtype=torch.uint8), None))
+    assert opened.gemm(zeros, zeros.t(), scales=(None, None)).shape == (2, 2)
 
 
 def test_a_batch_counts_as_its_products():
@@ -257,7 +294,7 @@ def test_the_tests_catch_uncounted_zeros(monkeypatch, device):
     """A fault: every element of A is taken for non-zero."""
     monkeypatch.setattr(module, "gemm_cycles",
                         lambda config, mask, *rest, **names: gemm_cycles(
-                            config, torch.ones_like(mask), *rest, **names))
+                            config, torch.ones_like(mask.mask), *rest, **names))
     with pytest.raises(AssertionError):
         test_counters_of_a_product(device)
 

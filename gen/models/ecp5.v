@@ -1,0 +1,181 @@
+// Behaviour of the ECP5 primitives that target "ecp5" instantiates, in the modes used; any other
+// mode stops the simulation. Written from Lattice's guides, named at each module. What these leave
+// open is random: contents and registers before they are written, colliding reads. (It is not X:
+// zero times unknown bits is zero in hardware, and X in Verilog.) Yosys, which cannot read $random,
+// sees zeros.
+
+// Two bits of a carry chain (FPGA-TN-02200, ripple mode of a slice): S = LUT4 ^ carry in; the carry
+// goes on where the LUT4 gives 1, else it is what the table's lowest quarter gives for A and B.
+module CCU2C (
+    input CIN, A0, B0, C0, D0, A1, B1, C1, D1,
+    output S0, S1, COUT
+);
+    parameter [15:0] INIT0 = 16'h0000;
+    parameter [15:0] INIT1 = 16'h0000;
+    parameter INJECT1_0 = "YES";
+    parameter INJECT1_1 = "YES";
+
+`ifndef YOSYS
+    initial if (INJECT1_0 != "NO" || INJECT1_1 != "NO")
+        $fatal(1, "CCU2C: INJECT1 is modelled as NO alone");
+`endif
+
+    wire propagate0 = INIT0[{D0, C0, B0, A0}];
+    wire propagate1 = INIT1[{D1, C1, B1, A1}];
+    wire carry = propagate0 ? CIN : INIT0[{2'b00, B0, A0}];
+    assign S0 = propagate0 ^ CIN;
+    assign S1 = propagate1 ^ carry;
+    assign COUT = propagate1 ? carry : INIT1[{2'b00, B1, A1}];
+endmodule
+
+// Multiplier of 18 x 18 bits (FPGA-TN-02205), unsigned, with its three ranks of registers.
+module MULT18X18D (
+    input CLK0, CE0, RST0, SIGNEDA, SIGNEDB, SOURCEA, SOURCEB,
+    input A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0,
+    input B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0,
+    output P35, P34, P33, P32, P31, P30, P29, P28, P27, P26, P25, P24, P23, P22, P21, P20, P19,
+    P18, P17, P16, P15, P14, P13, P12, P11, P10, P9, P8, P7, P6, P5, P4, P3, P2, P1, P0
+);
+    parameter REG_INPUTA_CLK = "NONE";
+    parameter REG_INPUTA_CE = "CE0";
+    parameter REG_INPUTA_RST = "RST0";
+    parameter REG_INPUTB_CLK = "NONE";
+    parameter REG_INPUTB_CE = "CE0";
+    parameter REG_INPUTB_RST = "RST0";
+    parameter REG_PIPELINE_CLK = "NONE";
+    parameter REG_PIPELINE_CE = "CE0";
+    parameter REG_PIPELINE_RST = "RST0";
+    parameter REG_OUTPUT_CLK = "NONE";
+    parameter REG_OUTPUT_CE = "CE0";
+    parameter REG_OUTPUT_RST = "RST0";
+    parameter GSR = "ENABLED";
+
+`ifndef YOSYS
+    initial if (REG_INPUTA_CLK != "CLK0" || REG_INPUTB_CLK != "CLK0"
+            || REG_PIPELINE_CLK != "CLK0" || REG_OUTPUT_CLK != "CLK0")
+        $fatal(1, "MULT18X18D: every rank of registers is modelled with CLK0 alone");
+    initial if (REG_INPUTA_CE != "CE0" || REG_INPUTB_CE != "CE0"
+            || REG_PIPELINE_CE != "CE0" || REG_OUTPUT_CE != "CE0")
+        $fatal(1, "MULT18X18D: every rank of registers is modelled with CE0 alone");
+    initial if (REG_INPUTA_RST != "RST0" || REG_INPUTB_RST != "RST0"
+            || REG_PIPELINE_RST != "RST0" || REG_OUTPUT_RST != "RST0" || GSR != "DISABLED")
+        $fatal(1, "MULT18X18D: every rank of registers is modelled with RST0 and no GSR alone");
+    always @(posedge CLK0) if ({SIGNEDA, SIGNEDB, SOURCEA, SOURCEB} !== 4'b0000)
+        $fatal(1, "MULT18X18D: factors are modelled as unsigned, from A and B alone");
+`endif
+
+    reg [17:0] a, b;
+    reg [35:0] product, o;
+`ifndef YOSYS
+    initial begin
+        {a, b} = {$random, $random};
+        product = {$random, $random};
+        o = {$random, $random};
+    end
+`endif
+    always @(posedge CLK0)
+        if (RST0) {a, b, product, o} <= 108'd0;
+        else if (CE0) begin
+            a <= {
+                A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0
+            };
+            b <= {
+                B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0
+            };
+            product <= {18'd0, a} * {18'd0, b};
+            o <= product;
+        end
+    assign {
+        P35, P34, P33, P32, P31, P30, P29, P28, P27, P26, P25, P24, P23, P22, P21, P20, P19,
+        P18, P17, P16, P15, P14, P13, P12, P11, P10, P9, P8, P7, P6, P5, P4, P3, P2, P1, P0
+    } = o;
+endmodule
+
+// Block RAM of 16 Kbit (FPGA-TN-02204), without initial contents. Port A writes, port B reads
+// through the output register; both are equally wide, 1 to 18 bits. Of the addresses' lowest bits
+// the narrower widths use all; 9 leaves out three, 18 four, two of which enable its bytes.
+module DP16KD (
+    input CLKA, CEA, OCEA, WEA, RSTA, CSA2, CSA1, CSA0,
+    input CLKB, CEB, OCEB, WEB, RSTB, CSB2, CSB1, CSB0,
+    input ADA13, ADA12, ADA11, ADA10, ADA9, ADA8, ADA7, ADA6, ADA5, ADA4, ADA3, ADA2, ADA1,
+    ADA0,
+    input ADB13, ADB12, ADB11, ADB10, ADB9, ADB8, ADB7, ADB6, ADB5, ADB4, ADB3, ADB2, ADB1,
+    ADB0,
+    input DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5,
+    DIA4, DIA3, DIA2, DIA1, DIA0,
+    input DIB17, DIB16, DIB15, DIB14, DIB13, DIB12, DIB11, DIB10, DIB9, DIB8, DIB7, DIB6, DIB5,
+    DIB4, DIB3, DIB2, DIB1, DIB0,
+    output DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9, DOB8, DOB7, DOB6, DOB5,
+    DOB4, DOB3, DOB2, DOB1, DOB0
+);
+    parameter DATA_WIDTH_A = 18;
+    parameter DATA_WIDTH_B = 18;
+    parameter REGMODE_A = "NOREG";
+    parameter REGMODE_B = "NOREG";
+    parameter RESETMODE = "SYNC";
+    parameter ASYNC_RESET_RELEASE = "SYNC";
+    parameter CSDECODE_A = "0b000";
+    parameter CSDECODE_B = "0b000";
+    parameter WRITEMODE_A = "NORMAL";
+    parameter WRITEMODE_B = "NORMAL";
+    parameter GSR = "ENABLED";
+
+    // Bits of an address that are left out, words, and the bits of the data that there are.
+    localparam LOW = DATA_WIDTH_A == 18 ? 4 : DATA_WIDTH_A == 9 ? 3 : DATA_WIDTH_A == 4 ? 2
+        : DATA_WIDTH_A == 2 ? 1 : 0;
+    localparam WORDS = 16384 >> LOW;
+    localparam [17:0] USED = (19'd1 << DATA_WIDTH_A) - 19'd1;
+
+`ifndef YOSYS
+    initial if (DATA_WIDTH_A != DATA_WIDTH_B || (DATA_WIDTH_A != 18 && DATA_WIDTH_A != 9
+            && DATA_WIDTH_A != 4 && DATA_WIDTH_A != 2 && DATA_WIDTH_A != 1))
+        $fatal(1, "DP16KD: both ports are modelled with 1, 2, 4, 9 or 18 bits each");
+    initial if (REGMODE_A != "NOREG" || REGMODE_B != "OUTREG")
+        $fatal(1, "DP16KD: REGMODE is modelled as NOREG of A and OUTREG of B alone");
+    initial if (RESETMODE != "SYNC" || ASYNC_RESET_RELEASE != "SYNC"
+            || CSDECODE_A != "0b000" || CSDECODE_B != "0b000")
+        $fatal(1, "DP16KD: resets are modelled as SYNC, selections as 0b000 alone");
+    initial if (WRITEMODE_A != "NORMAL" || WRITEMODE_B != "NORMAL")
+        $fatal(1, "DP16KD: WRITEMODE is modelled as NORMAL alone");
+    always @(posedge CLKB) if ({WEB, RSTA, RSTB, CSA2, CSA1, CSA0, CSB2, CSB1, CSB0} !== 9'd0)
+        $fatal(1, "DP16KD: modelled without writes of B, resets and selections");
+    always @(posedge CLKA) if (WEA && DATA_WIDTH_A == 18 && {ADA1, ADA0} !== 2'b11)
+        $fatal(1, "DP16KD: a write of 18 bits is modelled with both bytes enabled alone");
+`endif
+
+    wire [13:0] address_a = {
+        ADA13, ADA12, ADA11, ADA10, ADA9, ADA8, ADA7, ADA6, ADA5, ADA4, ADA3, ADA2, ADA1, ADA0
+    };
+    wire [13:0] address_b = {
+        ADB13, ADB12, ADB11, ADB10, ADB9, ADB8, ADB7, ADB6, ADB5, ADB4, ADB3, ADB2, ADB1, ADB0
+    };
+    wire [17:0] data = {
+        DIA17, DIA16, DIA15, DIA14, DIA13, DIA12, DIA11, DIA10, DIA9, DIA8, DIA7, DIA6, DIA5,
+        DIA4, DIA3, DIA2, DIA1, DIA0
+    };
+    reg [17:0] words [0:WORDS - 1];
+    reg [17:0] read, o;
+    wire [17:0] unknown;
+`ifndef YOSYS
+    reg [17:0] noise;
+    integer place;
+    initial begin
+        for (place = 0; place < WORDS; place = place + 1) words[place] = $random;
+        {read, o, noise} = {$random, $random};
+    end
+    always @(posedge CLKB) noise <= $random;
+    assign unknown = noise;
+`else
+    assign unknown = 18'd0;
+`endif
+    always @(posedge CLKA) if (CEA && WEA) words[address_a >> LOW] <= data & USED;
+    always @(posedge CLKB) begin
+        if (CEB) read <= CEA && WEA && address_a >> LOW == address_b >> LOW
+            ? unknown : words[address_b >> LOW];
+        if (CEB && OCEB) o <= read;
+    end
+    assign {
+        DOB17, DOB16, DOB15, DOB14, DOB13, DOB12, DOB11, DOB10, DOB9, DOB8, DOB7, DOB6, DOB5,
+        DOB4, DOB3, DOB2, DOB1, DOB0
+    } = o;
+endmodule
