@@ -186,8 +186,10 @@ def _certified(a: Tensor, b: Tensor, sums: Tensor, formats: tuple[Format, Format
         bits = torch.int32 if result is FP32 else torch.int64
         torch.ne(low.view(bits), high.view(bits), out=uncertain[part])
         grid[part] = low
-    if uncertain.any():
-        grid[uncertain] = _scaled_grid(window.sums(uncertain), scale, result)
+    for loses, where in ((False, uncertain if lost is None else uncertain & ~lost),
+                         (True, None if lost is None else uncertain & lost)):
+        if where is not None and where.any():
+            grid[where] = _scaled_grid(window.sums(where, lost=loses), scale, result)
     return grid, lost
 
 

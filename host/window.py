@@ -127,13 +127,15 @@ class Window:
         weight = self.rows.anchor[rows].unsqueeze(-1) * self.columns.anchor.unsqueeze(-2)
         return weight.mul_(2.0 ** -self.depth)
 
-    def sums(self, where: Tensor) -> Tensor:
+    def sums(self, where: Tensor, *, lost: bool) -> Tensor:
         """What the windows hold after all products, for some outputs.
 
         Parameters
         ----------
         where : Tensor
             bool [..., M, N]: the outputs wanted.
+        lost : bool
+            Whether they lose bits. If not, it does not matter what products are made of.
 
         Returns
         -------
@@ -148,25 +150,23 @@ class Window:
         right = self.b.transpose(-1, -2).contiguous()
         weight_a, weight_b = self.weights
         weight_b = None if weight_b is None else weight_b.mT
-        step = max(1, _CHUNK_PRODUCTS // max(1, self.parts * self.a.shape[-1]))
+        parts = self.parts if lost else 1
+        step = max(1, _CHUNK_PRODUCTS // max(1, parts * self.a.shape[-1]))
         for start in range(0, len(out), step):
             part = slice(start, start + step)
             at = [index[part] for index in batch]
-            left_parts = self._parts(self.a, self.rows, self.formats[0], weight_a,
-                                     (*at, row[part]))
-            right_parts = self._parts(right, self.columns, self.formats[1], weight_b,
-                                      (*at, column[part]))
+            places = (*at, row[part]), (*at, column[part])
+            left_parts: tuple[Tensor, ...]
+            right_parts: tuple[Tensor, ...]
+            if parts == 1:
+                left_parts, right_parts = (self.a[places[0]],), (right[places[1]],)
+            else:
+                left_parts = _halves(self.a, self.rows, self.formats[0], weight_a, places[0])
+                right_parts = _halves(right, self.columns, self.formats[1], weight_b, places[1])
             scale = (1 / lowest[part]).unsqueeze(-1)
             products = [_truncate((x * y).mul_(scale)) for x in left_parts for y in right_parts]
             out[part] = _sum_to_odd(torch.cat(products, -1), self.depth + 3)
         return out.mul_(lowest)
-
-    def _parts(self, x: Tensor, of: Side, fmt: Format, weights: Tensor | None,
-               place: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Some rows of an operand, as the parts that enter products."""
-        if self.parts == 1:
-            return (x[place],)
-        return _halves(x[place], of.anchor[place], fmt, None if weights is None else weights[place])
 
 
 def _truncate(products: Tensor) -> Tensor:
@@ -174,17 +174,20 @@ def _truncate(products: Tensor) -> Tensor:
     return products.trunc_()
 
 
-def _halves(x: Tensor, anchor: Tensor, fmt: Format,
-            weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The values [rows, K] as the sum of two 16-bit integers' worth each: (high, low).
+def _halves(values: Tensor, of: Side, fmt: Format, weights: Tensor | None,
+            place: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Rows of values [rows, K] as the sum of two 16-bit integers' worth each: (high, low).
 
     An element d below its anchor is S * 2^(anchor - 24 - 8 g), g = ceil(d / 8), S of 32 bits; the
     halves of S are split at 2^(anchor - 8 - 8 g).
     """
+    x = values[place]
     if weights is None:
-        weights = power_of_two(x.abs()).clamp_(min=2.0 ** fmt.min_exponent)
-    top = _exponent(anchor).unsqueeze(-1)
-    group = torch.where(weights > 0, top - _exponent(weights) + 7 >> 3, 0)
+        weight = power_of_two(x.abs()).clamp_(min=2.0 ** fmt.min_exponent)
+    else:
+        weight = weights[place]
+    top = _exponent(of.anchor[place]).unsqueeze(-1)
+    group = torch.where(weight > 0, top - _exponent(weight) + 7 >> 3, 0)
     grid = (top - 8 - 8 * group + 1023 << 52).view(torch.float64)
     high = (x / grid).trunc_().mul_(grid)
     return high, x - high

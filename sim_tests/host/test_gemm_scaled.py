@@ -211,7 +211,8 @@ def whole_products(monkeypatch):
 
 def halves_of_the_significand(monkeypatch):
     """A fault: halves are split at a fixed place under the exponent, not on the byte grid."""
-    def halves(x, anchor, fmt, weights):
+    def halves(values, of, fmt, weights, place):
+        x = values[place]
         grid = window.power_of_two(x).clamp_(min=2.0 ** -300) * 2.0 ** -8
         high = (x / grid).trunc_() * grid
         return high, x - high
