@@ -24,18 +24,22 @@ ROUNDING = ("drain", "rounder")
 
 def e4m3_only() -> Configuration:
     """Eight lanes for E4M3 alone, whose sums are the narrowest."""
-    return preset("default", {"name": "e4m3", "vpcu.formats": ["e4m3"], "vpcu.max_k": 2048,
-                              "vpcu.accumulator_width": 48, "vpcu.scale_block": 0})
+    return preset("default", {
+        "name": "e4m3", "clock_mhz": 200.0, "vpcu.formats": ["e4m3"], "vpcu.max_k": 2048,
+        "vpcu.accumulator_width": 48, "vpcu.scale_block": 0})
 
 
 def one_lane() -> Configuration:
     """One lane for every format."""
-    return preset("default", {"name": "one-lane", "vpcu.lanes": 1})
+    return preset("default", {"name": "one-lane", "clock_mhz": 150.0, "vpcu.lanes": 1})
 
 
 def designs() -> list[tuple[str, str, Configuration]]:
-    """Each design of the table: what to call it, its unit and its configuration."""
-    default = preset("default")
+    """Each design of the table: what to call it, its unit and its configuration.
+
+    The configuration's clock, which nextpnr works towards, is the goal for the design.
+    """
+    default = preset("default", {"name": "default", "clock_mhz": 150.0})
     return [
         ("engine, 8 lanes, all formats", "engine", default),
         ("engine, 8 lanes, E4M3", "engine", e4m3_only()),

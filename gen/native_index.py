@@ -53,9 +53,9 @@ def _sources() -> str:
     found = hashlib.sha256()
     gen = resources.files(__package__)
     hdl = resources.files(f"{(__package__ or '').rpartition('.')[0]}.hdl")
-    for folder in (hdl, gen):
+    for folder in (hdl, gen, gen / "models"):
         for file in sorted(folder.iterdir(), key=_name):
-            if _name(file).endswith(".py") or _name(file) == HARNESS:
+            if _name(file).endswith((".py", ".v")) or _name(file) == HARNESS:
                 found.update(_name(file).encode() + b"\0" + file.read_bytes() + b"\0")
     return found.hexdigest()
 

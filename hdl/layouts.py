@@ -21,7 +21,8 @@ Operation = data.StructLayout({
 
 ``exponent``: x of docs/numerics.md. ``saturate``: overflow and Inf become the largest finite
 result. ``keep``: go on from the accumulators as they are (``rows`` is 1); else they start at zero.
-``drain``: round and emit each row's results; else they stay in the accumulators (``rows`` is 1).
+``drain``: round and emit each row's results; else they stay in the accumulators (``rows`` is 1,
+and ``k`` at least 1: the anchors of a row that drains may wait for four tiles, not for more).
 ``scaled``: B comes with anchors for each block of indices (``TileBuffer``).
 """
 

@@ -5,8 +5,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .decode import Decoder
-from .drain import Drain, captured
-from .geometry import LANE_LATENCY, OPERAND_LATENCY, Geometry
+from .drain import Drain, captured, drain_latency
+from .geometry import LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY, Geometry
 from .lane import COLUMNS, Lane, broadcast
 from .layouts import (
     UNSCALED,
@@ -18,7 +18,7 @@ from .layouts import (
     skipper_token,
 )
 from .loader import halves, narrow
-from .results import ResultBuffer
+from .results import RESULTS_LATENCY, ResultBuffer
 from .rounder import Rounder
 from .tile import TileBuffer
 
@@ -104,6 +104,8 @@ class Vpcu(wiring.Component):
         wiring.connect(m, drain.o, rounder.i)
 
         columns = geometry.lanes * COLUMNS
+        assert (OPERAND_LATENCY + LANE_LATENCY + drain_latency(geometry.lanes)
+                            + ROUND_LATENCY + RESULTS_LATENCY) < IN_FLIGHT
         m.submodules.results = results = ResultBuffer(
             row=columns, depth=1 << (columns + IN_FLIGHT - 1).bit_length(),
             target=geometry.target)

@@ -156,7 +156,7 @@ def _state() -> tuple[ctypes.CDLL | None, str]:
 
 def _find() -> tuple[ctypes.CDLL | None, str]:
     """Load the kernels, compiling them if nobody has; or say why not."""
-    switch = os.environ.get(SWITCH, "on").lower()
+    switch = os.environ.get(SWITCH, "").lower() or "on"
     if switch not in ("on", "off"):
         raise UsageError("X206", f"{SWITCH} is one of on, off; "
                                  f"got {switch!r}{nearest(switch, ('on', 'off'))}")
@@ -166,11 +166,17 @@ def _find() -> tuple[ctypes.CDLL | None, str]:
     if compiler is None:
         return None, f"torch (no C compiler: none of {', '.join(COMPILERS)} is in PATH)"
     try:
-        return _load(_compiled(compiler)), f"compiled C ({Path(compiler).name})"
+        path = _compiled(compiler)
+        try:
+            found = _load(path)
+        except (OSError, AttributeError):  # not what was put there: compile it again
+            path.unlink()
+            found = _load(_compiled(compiler))
+        return found, f"compiled C ({Path(compiler).name})"
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines()
         return None, f"torch ({compiler} failed: {lines[0] if lines else error.returncode})"
-    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
+    except (OSError, AttributeError, RuntimeError, subprocess.TimeoutExpired) as error:
         return None, f"torch ({error})"
 
 

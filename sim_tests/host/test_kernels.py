@@ -1,9 +1,11 @@
 """The compiled loops give the bits of the torch path; without a compiler torch does the work."""
 
+import _ctypes
 import math
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -230,6 +232,22 @@ def test_in_trouble_torch_does_the_work(fresh, monkeypatch, name):
     assert operand(x, E4M3).windows is None
     assert kernels.round_sums(x.double(), 1.0) is None
     assert exact_gemm(x, x.t())[0].shape == (3, 3)
+
+
+@pytest.mark.parametrize("spoiled", ["empty", "another library"])
+def test_a_spoiled_library_is_compiled_again(fresh, monkeypatch, spoiled):
+    kernels.library()
+    library, = fresh.glob("exactum/kernels/*.so")
+    library.unlink()
+    library.write_bytes(b"" if spoiled == "empty" else Path(_ctypes.__file__).read_bytes())
+    monkeypatch.setattr(kernels, "_loaded", None)
+    assert kernels.library() is not None
+    assert kernels.status().startswith("compiled C")
+
+
+def test_an_empty_switch_is_none(fresh, monkeypatch):
+    monkeypatch.setenv(kernels.SWITCH, "")
+    assert kernels.library() is not None
 
 
 def test_an_unknown_switch_is_named(fresh, monkeypatch):
