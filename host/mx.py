@@ -150,21 +150,24 @@ def _checked_bytes(scales: Tensor, name: str, shape: list[int]) -> Tensor:
     if scales.dtype not in (torch.uint8, torch.float8_e8m0fnu) or scales.device.type != "cpu":
         raise UsageError("X202", f"{name} is {_name(scales.dtype)} on {scales.device}; scales are "
                                  "uint8 or float8_e8m0fnu on the CPU")
+    if scales.layout != torch.strided:
+        raise UsageError("X202", f"{name} has layout {scales.layout}; scales are dense",
+                         "pass them .to_dense()")
     if list(scales.shape) != shape:
         raise UsageError("X201", f"{name} is {list(scales.shape)}; one for each block is {shape}")
     return scales.detach().view(torch.uint8)
 
 
 def _checked_block(block: int) -> None:
-    if block not in SCALE_BLOCKS:
+    if type(block) is not int or block not in SCALE_BLOCKS:
         raise UsageError("X207", "a block of scales is one of "
                                  f"{', '.join(map(str, SCALE_BLOCKS))} elements; got {block!r}",
                          "32 is OCP MX's; a configuration's is vpcu.scale_block")
 
 
 def _checked_axis(x: Tensor, axis: int) -> int:
-    if not -x.dim() <= axis < x.dim():
-        raise UsageError("X201", f"x has {x.dim()} dimensions; got axis {axis}")
+    if type(axis) is not int or not -x.dim() <= axis < x.dim():
+        raise UsageError("X201", f"x has {x.dim()} dimensions; got axis {axis!r}")
     return axis % x.dim()
 
 

@@ -203,3 +203,20 @@ def test_the_tests_catch_faults(monkeypatch, fault, check):
     fault(monkeypatch)
     with pytest.raises(AssertionError):
         check()
+
+
+@pytest.mark.parametrize(("options", "text"), [
+    ({"axis": "a"}, "X201.*got axis 'a'"),
+    ({"axis": 1.0}, "X201.*got axis 1.0"),
+    ({"axis": 2}, "X201.*got axis 2"),
+    ({"block": 32.0}, "X207.*got 32.0"),
+])
+def test_axes_and_blocks_of_another_kind_are_named(options, text):
+    with pytest.raises(UsageError, match=text):
+        mx_quantize(torch.ones(2, 64), "e4m3", **options)
+
+
+def test_scales_in_a_sparse_layout_are_named():
+    elements, scales = mx_quantize(torch.ones(2, 64), "e4m3")
+    with pytest.raises(UsageError, match=r"X202.*layout .*sparse"):
+        mx_dequantize(elements, scales.to_sparse())
