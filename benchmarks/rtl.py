@@ -17,7 +17,7 @@ from common import report
 from exactum.gen.config import preset
 from exactum.gen.units import UNITS
 from exactum.gen.writing import write_unit
-from exactum.hdl.layouts import Operation, Result
+from exactum.hdl.layouts import Operation, Result, mask_word
 from exactum.host import quantize
 from exactum.host.cycles import gemm_cycles
 from exactum.host.numerics import to_bits
@@ -39,7 +39,8 @@ def prepare(folder: Path, config, rows: int) -> tuple[dict[str, int], int]:
     for name, items in streams.items():
         (folder / f"{name}.hex").write_text("".join(f"{item:x}\n" for item in [*items, 0]))
     parameters = {name.upper(): len(items) for name, items in streams.items()} | {
-        "RESULTS": plan.results, "OPERATION_WIDTH": Operation.size, "RESULT_WIDTH": Result.size}
+        "RESULTS": plan.results, "OPERATION_WIDTH": Operation.size, "RESULT_WIDTH": Result.size,
+        "MASK_WIDTH": mask_word(config.vpcu.scale_block).size}
     work = gemm_cycles(config, a.float() != 0, None, formats, columns=b.shape[1])
     return parameters, work.cycles
 

@@ -2,14 +2,14 @@
 `timescale 1ns / 1ps
 module rtl_bench;
     parameter OPERATIONS = 1, ROWS = 1, MASKS = 1, VALUES = 1, WORDS = 1, RESULTS = 1;
-    parameter OPERATION_WIDTH = 1, RESULT_WIDTH = 1;
+    parameter OPERATION_WIDTH = 1, MASK_WIDTH = 1, RESULT_WIDTH = 1;
 
     reg clk = 0, rst = 1;
     always #5 clk = ~clk;
 
     reg [OPERATION_WIDTH-1:0] operations [0:OPERATIONS];
     reg [15:0] rows   [0:ROWS];
-    reg [63:0] masks  [0:MASKS];
+    reg [MASK_WIDTH-1:0] masks [0:MASKS];
     reg [63:0] values [0:VALUES];
     reg [63:0] words  [0:WORDS];
     integer operation_at = 0, row_at = 0, mask_at = 0, value_at = 0, word_at = 0;
