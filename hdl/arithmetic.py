@@ -5,7 +5,7 @@ Functions that need intermediate signals take the module ``m`` and add combinati
 
 from amaranth.hdl import *
 
-__all__ = ["negate_if", "normalise", "shift_left", "shift_right", "tree_sum"]
+__all__ = ["normalise", "shift_left", "shift_right", "tree_sum"]
 
 
 def tree_sum(values):
@@ -15,13 +15,6 @@ def tree_sum(values):
         pairs = [a + b for a, b in zip(values[::2], values[1::2], strict=False)]
         values = pairs + values[len(values) & ~1:]
     return values[0]
-
-
-def negate_if(condition, value):
-    """``-value`` if ``condition``: (what to add, carry to add), so that an adder can take both."""
-    if not value.shape().signed:
-        value = Cat(value, Const(0, 1)).as_signed()
-    return Mux(condition, ~value, value), condition
 
 
 def shift_right(m, value, amount, *, unit=1):

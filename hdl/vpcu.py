@@ -104,8 +104,9 @@ class Vpcu(wiring.Component):
         wiring.connect(m, drain.o, rounder.i)
 
         columns = geometry.lanes * COLUMNS
-        assert (OPERAND_LATENCY + LANE_LATENCY + drain_latency(geometry.lanes)
-                            + ROUND_LATENCY + RESULTS_LATENCY) < IN_FLIGHT
+        latency = (OPERAND_LATENCY + LANE_LATENCY + drain_latency(geometry.lanes)
+                   + ROUND_LATENCY + RESULTS_LATENCY)
+        assert latency < IN_FLIGHT
         m.submodules.results = results = ResultBuffer(
             row=columns, depth=1 << (columns + IN_FLIGHT - 1).bit_length(),
             target=geometry.target)

@@ -4,7 +4,8 @@ import pytest
 from amaranth.hdl import *
 from amaranth.sim import Simulator
 
-from exactum.hdl.arithmetic import negate_if, normalise, shift_left, shift_right, tree_sum
+from exactum.hdl.accumulate import Accumulate
+from exactum.hdl.arithmetic import normalise, shift_left, shift_right, tree_sum
 
 
 def table(m, inputs, output):
@@ -49,17 +50,16 @@ def test_normalise_counts_the_leading_zeros(width):
         assert number == 0 or packed == number << zeros | zeros << width
 
 
-@pytest.mark.parametrize("signed_value", [False, True])
-def test_negate_if_leaves_the_carry_to_the_adder(signed_value):
-    m, condition = Module(), Signal()
-    value = Signal(Shape(5, signed_value))
-    addend, carry = negate_if(condition, value)
-    total = Signal(signed(8))
-    m.d.comb += total.eq(addend + carry)
-    for case, found in enumerate(table(m, Cat(value, condition), total)):
+@pytest.mark.parametrize("start", [0, 37, 200])
+def test_the_adder_adds_and_subtracts_from_the_sum_or_from_zero(start):
+    m, value, condition, clear = Module(), Signal(5), Signal(), Signal()
+    m.submodules.adder = adder = Accumulate(width=8, magnitude_width=5)
+    m.d.comb += [adder.sum.eq(start), adder.magnitude.eq(value), adder.negative.eq(condition),
+                 adder.clear.eq(clear)]
+    for case, found in enumerate(table(m, Cat(value, condition, clear), adder.o)):
         number = case & 31
-        number -= 32 * (signed_value and number >= 16)
-        assert found == (-number if case >> 5 else number)
+        total = (0 if case >> 6 else start) + (-number if case >> 5 & 1 else number)
+        assert found == total % 256
 
 
 @pytest.mark.parametrize("count", range(1, 8))
