@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .accumulate import Accumulate
+from .arithmetic import any_of, delayed
 from .geometry import Kind
 from .multiplier import MULTIPLIER_LATENCY, Multiplier
 
@@ -131,7 +132,7 @@ class Column(wiring.Component):
                 m.d.comb += part.eq(so_far | product[begin:end].any())
                 so_far, begin = part, end
             lost |= selected & so_far
-        return Cat(_any(bits) for bits in sources), lost
+        return Cat(any_of(bits) for bits in sources), lost
 
 
 class Lane(wiring.Component):
@@ -181,7 +182,7 @@ class Lane(wiring.Component):
         m = Module()
         geometry = self.geometry
         adds = Cat(self.a.valid, self.a.clear)
-        valid, clear = _delayed(m, adds, MULTIPLIER_LATENCY + 2, "adds")
+        valid, clear = delayed(m, adds, MULTIPLIER_LATENCY + 2, "adds")
         for number in range(COLUMNS):
             m.submodules[f"multiplier_{number}"] = multiplier = Multiplier(
                 width=geometry.multiplier_width, target=geometry.target)
@@ -192,7 +193,7 @@ class Lane(wiring.Component):
                 multiplier.b.eq(self.b[number].significand),
                 *self._flags(flags, self.b[number]),
                 column.product.eq(multiplier.o),
-                column.flags.eq(_delayed(m, flags, MULTIPLIER_LATENCY, f"flags_{number}")),
+                column.flags.eq(delayed(m, flags, MULTIPLIER_LATENCY, f"flags_{number}")),
                 column.valid.eq(valid),
                 column.clear.eq(clear),
                 column.capture.eq(self.capture),
@@ -213,19 +214,3 @@ class Lane(wiring.Component):
             flags.positive_infinity.eq(a.present & infinite & ~negative),
             flags.negative_infinity.eq(a.present & infinite & negative),
         ]
-
-
-def _any(bits):
-    total = Const(0, 1)
-    for bit in bits:
-        total = total | bit
-    return total
-
-
-def _delayed(m, value, cycles, name):
-    """``value``, ``cycles`` later."""
-    for number in range(1, cycles + 1):
-        stage = Signal.like(value, name=f"s{number}_{name}")
-        m.d.sync += stage.eq(value)
-        value = stage
-    return value

@@ -16,12 +16,13 @@ __all__ = ["WINDOW", "Loader", "Tile", "anchor_address", "halves", "narrow"]
 Tile = data.StructLayout({
     "number": 2, "format_a": FormatCode, "wide": 1, "keep": 1, "drain": 1, "weight": WEIGHT,
     "result": FormatCode, "saturate": 1, "rows_left": 16, "is_last_row": 1,
-    "last_window": 16, "is_empty": 1,
+    "last_window": 16, "is_single": 1, "is_empty": 1,
 })
 """What is to be done with a tile of B; its bank is the number's lowest bit.
 
 ``wide``: in fp32 mode. ``weight``: exponent of the window's lowest bit, but for the anchors.
-``rows_left``: behind the present one. ``last_window``: of 64 indices; ``is_empty``: k is 0.
+``rows_left``: behind the present one. ``last_window``: of 64 indices; ``is_single``: there is but
+that one; ``is_empty``: k is 0.
 """
 
 WINDOW = WORD_WIDTH  # indices of a force window
@@ -93,6 +94,7 @@ class Loader(wiring.Component):
             tile.rows_left.eq(taken.rows - 1),
             tile.is_last_row.eq(taken.rows == 1),
             tile.last_window.eq((taken.k - 1) >> (WINDOW.bit_length() - 1)),
+            tile.is_single.eq(taken.k <= WINDOW),
             tile.is_empty.eq(taken.k == 0),
             *(tile[name].eq(taken[name]) for name in (
                 "format_a", "keep", "drain", "result", "saturate")),

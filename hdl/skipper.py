@@ -1,24 +1,23 @@
 """The zero skipper: turns a row's mask and its packed non-zero values into the elements that count.
 
-     i_mask ---> window --- next chunk that counts ---> chunk --- lowest bit ---> token ---> o
-     i_values ------------------------------------------------------- value ------^
+     i_mask ---> window --- next chunk that counts ---> chunk --- lowest bit ---> element ---> o
+     i_values ----------------------------------------------------------- value -----^
 
 A window goes by chunks of 8 elements, so that what decides about the next cycle is 8 bits twice
 instead of 64: the chunks that are left, and the elements of a chunk that are left.
 """
 
-from functools import reduce
-from operator import or_
-
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import any_of
 from .bitstream import check_block
 from .buffer import StreamBuffer
 from .formats import FormatCode
 from .geometry import SCALE_BLOCKS
-from .layouts import mask_window, skipper_token
+from .layouts import WORD_WIDTH, mask_window, skipper_token
+from .unpacker import ValueUnpacker, element_layout
 
 __all__ = ["Skipper"]
 
@@ -50,7 +49,7 @@ def without_lowest(bits):
 
 def one_of(selected, values):
     """The value whose bit of ``selected`` is set, 0 if none is; values of equal width."""
-    return reduce(or_, (Mux(bit, values[n], 0) for n, bit in enumerate(selected)))
+    return any_of(Mux(bit, values[n], 0) for n, bit in enumerate(selected))
 
 
 class Skipper(wiring.Component):
@@ -74,22 +73,18 @@ class Skipper(wiring.Component):
     -------
     i_mask : In(stream of mask_window(block, scale_block))
         The row's windows, first element first; a row of no elements is one window of zeros.
-    i_values : In(stream of unsigned(32))
-        The values of the elements that are not zero, in index order.
+    i_values : In(stream of unsigned(64))
+        The values of the elements that are not zero, in index order, packed by the width of the
+        row's format; each row begins a new word.
     o : Out(stream of skipper_token(max_k, scale_block))
         The elements that count.
-    row_end : Out(1)
-        In the cycle in which the row's last value is taken, or could no more be (its last window
-        leaves): the rest of a word of values is padding. For ``ValueUnpacker.row_end``.
-    format : Out(FormatCode)
-        Of the row whose values are taken. For ``ValueUnpacker.format``.
 
     Timing
     ------
     A window takes max(1, elements that count) cycles, and the next one follows without a bubble:
     a row takes the sum of that over its windows. From a window's transfer to its first token's:
-    five cycles. ``i_values.ready`` follows from ``o.ready``, and ``i_mask.ready`` from that and
-    ``i_values.valid``, in the same cycle.
+    six cycles. ``o`` comes from registers; ``i_mask.ready`` and ``i_values.ready`` follow from
+    registers, and from no port.
 
     Raises
     ------
@@ -109,10 +104,8 @@ class Skipper(wiring.Component):
         self.max_k, self.scale_block = max_k, scale_block
         super().__init__({
             "i_mask": In(stream.Signature(mask_window(block, scale_block))),
-            "i_values": In(stream.Signature(32)),
+            "i_values": In(stream.Signature(WORD_WIDTH)),
             "o": Out(stream.Signature(skipper_token(max_k, scale_block))),
-            "row_end": Out(1),
-            "format": Out(FormatCode),
         })
 
     def elaborate(self, platform):
@@ -121,9 +114,8 @@ class Skipper(wiring.Component):
         self._window(m, chunks.i)
 
         # The chunk under way: what counts and was not given yet, and what of it has a value.
-        s2_valid, s2 = Signal(), Signal.like(chunks.o.payload)
+        s2_valid, s2, s3_free = Signal(), Signal.like(chunks.o.payload), Signal()
         others = without_lowest(s2.counts)
-        s3_valid, s3_free = Signal(), Signal()
         leaves = s2_valid & s3_free & ~others.any()
         m.d.comb += chunks.o.ready.eq(~s2_valid | leaves)
         with m.If(s3_free):
@@ -132,31 +124,27 @@ class Skipper(wiring.Component):
             m.d.sync += [s2_valid.eq(chunks.o.valid), s2.eq(chunks.o.payload)]
 
         # The element, about to meet its value.
-        s3, s3_takes_value, s3_format = Signal.like(self.o.payload), Signal(), Signal(FormatCode)
+        m.submodules.unpacker = unpacker = ValueUnpacker(
+            max_k=self.max_k, scale_block=self.scale_block)
+        wiring.connect(m, wiring.flipped(self.i_values), unpacker.i_values)
+        wiring.connect(m, unpacker.o, wiring.flipped(self.o))
+        s3_valid, s3 = Signal(), Signal(element_layout(self.max_k, self.scale_block))
+        m.d.comb += [
+            unpacker.i.valid.eq(s3_valid),
+            unpacker.i.payload.eq(s3),
+            s3_free.eq(~s3_valid | unpacker.i.ready),
+        ]
         with m.If(s3_free):
             m.d.sync += [
                 s3_valid.eq(s2_valid),
-                s3_takes_value.eq((s2.counts & ~others & s2.nonzero).any()),
-                s3_format.eq(s2.format),
+                s3.takes_value.eq((s2.counts & ~others & s2.nonzero).any()),
+                s3.format.eq(s2.format),
                 s3.index.eq(Cat(lowest(s2.counts), s2.place)),
                 s3.last.eq(s2.last & ~others.any()),
                 s3.empty.eq(~s2.counts.any()),
             ]
             if self.scale_block:
                 m.d.sync += s3.scale.eq(s2.scale)
-        moves, free = Signal(), ~self.o.valid | self.o.ready
-        m.d.comb += [
-            moves.eq(s3_valid & free & (~s3_takes_value | self.i_values.valid)),
-            s3_free.eq(~s3_valid | moves),
-            self.i_values.ready.eq(s3_valid & free & s3_takes_value),
-            self.row_end.eq(moves & s3.last),
-            self.format.eq(s3_format),
-        ]
-        with m.If(free):
-            m.d.sync += [
-                self.o.valid.eq(moves), self.o.payload.eq(s3),
-                self.o.payload.value.eq(Mux(s3_takes_value, self.i_values.payload, 0)),
-            ]
         return m
 
     def _window(self, m, o):

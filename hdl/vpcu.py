@@ -4,8 +4,10 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .buffer import StreamBuffer
 from .decode import Decoder
 from .drain import Drain, captured, drain_latency
+from .formats import FormatCode
 from .geometry import LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY, Geometry
 from .lane import COLUMNS, Lane, broadcast
 from .layouts import (
@@ -34,6 +36,14 @@ Step = data.StructLayout({
 
 ``capture``: ends a row whose sums are to be drained. ``release``: ends an operation.
 """
+
+
+def row_layout(geometry):
+    """A row of A that is to come: what its operands and sums need of its anchor and its tile."""
+    return data.StructLayout({
+        "anchor": geometry.anchor_shape, "format": FormatCode, "keep": 1, "drain": 1,
+        "captured": captured,
+    })
 
 
 class Vpcu(wiring.Component):
@@ -130,54 +140,70 @@ class Vpcu(wiring.Component):
         ]
         return m
 
+    def _rows(self, m, tiles):
+        """The rows to come, each with what it needs of its anchor and its tile: a stream."""
+        m.submodules.rows = rows = StreamBuffer(row_layout(self.geometry))
+        tile, row, anchor = tiles.o_tile.payload, rows.i.payload, self.i_row.payload.anchor
+        m.d.comb += [
+            rows.i.valid.eq(self.i_row.valid & tiles.o_tile.valid),
+            self.i_row.ready.eq(rows.i.ready & tiles.o_tile.valid),
+            tiles.next_row.eq(rows.i.ready & rows.i.valid),
+            tiles.o_tile.ready.eq(rows.i.ready & self.i_row.valid & tile.is_last_row),
+            row.anchor.eq(anchor),
+            row.format.eq(tile.format_a),
+            row.keep.eq(tile.keep),
+            row.drain.eq(tile.drain),
+            row.captured.weight.eq(anchor + tile.weight),
+            row.captured.last.eq(tile.is_last_row),
+            *(row.captured[name].eq(tile[name]) for name in (
+                "number", "wide", "result", "saturate")),
+        ]
+        return rows.o
+
     def _issue(self, m, tiles, results):
-        """Join token, row and tile, and look up the operand of B: (step, decoded operand)."""
+        """Join token and row, and look up the operand of B: (step, decoded operand)."""
         geometry, token = self.geometry, self.i_a.payload
-        tile = tiles.o_tile.payload
+        rows = self._rows(m, tiles)
+        row = rows.payload
 
         # The sums of a row take as many cycles to leave as there are accumulators.
         columns = geometry.lanes * COLUMNS
-        columns_left, is_blocked = Signal(range(columns)), Signal()
-        captures = token.last & tile.drain
-        may_issue, issues, ends = Signal(), Signal(), Signal()
+        columns_left, is_blocked, may_capture = Signal(range(columns)), Signal(), Signal()
+        captures, may_issue, issues = Signal(), Signal(), Signal()
         m.d.comb += [
-            may_issue.eq(self.i_row.valid & tiles.o_tile.valid
-                         & ~(captures & (is_blocked | ~results.has_room))),
+            may_issue.eq(rows.valid & ~(token.last & row.drain & ~may_capture)),
             issues.eq(may_issue & self.i_a.valid),
-            ends.eq(token.last & tile.is_last_row),
+            captures.eq(issues & token.last & row.drain),
             self.i_a.ready.eq(may_issue),
-            self.i_row.ready.eq(issues & token.last),
-            tiles.o_tile.ready.eq(issues & ends),
-            tiles.next_row.eq(issues & token.last),
+            rows.ready.eq(issues & token.last),
             tiles.index.eq(token.index),
+            tiles.number.eq(row.captured.number),
         ]
-        is_first = Signal(init=1)
-        m.d.sync += [columns_left.eq(columns_left - 1), is_blocked.eq(is_blocked & (
-            columns_left != 1))]
+        is_first, stays_blocked = Signal(init=1), is_blocked & (columns_left != 1)
+        m.d.sync += [
+            columns_left.eq(Mux(captures, columns - 1, columns_left - 1)),
+            is_blocked.eq(captures | stays_blocked),
+            may_capture.eq(~captures & ~stays_blocked & results.has_room),
+            results.reserve.eq(Mux(captures, Mux(row.captured.wide, geometry.lanes, columns), 0)),
+        ]
         with m.If(issues):
             m.d.sync += is_first.eq(token.last)
-            with m.If(captures):
-                m.d.sync += [columns_left.eq(columns - 1), is_blocked.eq(1)]
-                m.d.comb += results.reserve.eq(Mux(tile.wide, geometry.lanes, columns))
 
-        anchor = self.i_row.payload.anchor
         step = Signal(Step, name="s0_step")
         m.d.comb += [
             step.valid.eq(issues),
-            step.clear.eq(is_first & ~tile.keep),
+            step.clear.eq(is_first & ~row.keep),
             step.present.eq(~token.empty),
-            step.capture.eq(issues & captures),
-            step.release.eq(issues & ends),
-            step.row.weight.eq(anchor + tile.weight),
-            step.row.last.eq(ends),
-            *(step.row[name].eq(tile[name]) for name in ("number", "wide", "result", "saturate")),
+            step.capture.eq(captures),
+            step.release.eq(issues & token.last & row.captured.last),
+            step.row.eq(row.captured),
         ]
         m.submodules.decoder = decoder = Decoder(geometry=geometry, formats=geometry.formats)
         m.d.sync += [
             decoder.value.eq(Mux(token.empty, 0, token.value)),
-            decoder.format.eq(tile.format_a),
-            decoder.anchor.eq(anchor + UNSCALED - token.scale if geometry.scale_block
-                              else anchor),
+            decoder.format.eq(row.format),
+            decoder.anchor.eq(row.anchor + UNSCALED - token.scale if geometry.scale_block
+                              else row.anchor),
         ]
         return step, decoder.o
 
