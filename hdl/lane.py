@@ -187,13 +187,12 @@ class Lane(wiring.Component):
             m.submodules[f"multiplier_{number}"] = multiplier = Multiplier(
                 width=geometry.multiplier_width, target=geometry.target)
             m.submodules[f"column_{number}"] = column = Column(geometry=geometry)
-            flags = Signal(product_flags(geometry), name=f"flags_{number}")
+            flags = self._flags(m, number)
             m.d.comb += [
                 multiplier.a.eq(self.a.high if number < 2 else self.a.low),
                 multiplier.b.eq(self.b[number].significand),
-                *self._flags(flags, self.b[number]),
                 column.product.eq(multiplier.o),
-                column.flags.eq(delayed(m, flags, MULTIPLIER_LATENCY, f"flags_{number}")),
+                column.flags.eq(delayed(m, flags, MULTIPLIER_LATENCY - 1, f"flags_{number}")),
                 column.valid.eq(valid),
                 column.clear.eq(clear),
                 column.capture.eq(self.capture),
@@ -201,16 +200,30 @@ class Lane(wiring.Component):
             ]
         return m
 
-    def _flags(self, flags, b):
-        """Statements that say what goes with the product of ``a`` and an operand of B (rule N3)."""
-        a, negative = self.a, self.a.negative ^ b.negative
-        infinite = (a.kind == Kind.INFINITE) | (b.kind == Kind.INFINITE)
-        zero = (a.kind == Kind.ZERO) | (b.kind == Kind.ZERO)
-        nan = (a.kind == Kind.NAN) | (b.kind == Kind.NAN) | (infinite & zero)
-        return [
-            flags.group.eq(a.group + b.group),
-            flags.negative.eq(negative),
-            flags.nan.eq(a.present & nan),
-            flags.positive_infinity.eq(a.present & infinite & ~negative),
-            flags.negative_infinity.eq(a.present & infinite & negative),
+    def _flags(self, m, number):
+        """What goes with the product of ``a`` and that operand of B, a cycle later (rule N3)."""
+        a, b, present = self.a, self.b[number], Signal(name=f"s1_present_{number}")
+        flags = Signal(product_flags(self.geometry), name=f"flags_{number}")
+        group, negative, nan, infinite, zero = (
+            Signal.like(flags.group, name=f"s1_group_{number}"),
+            *(Signal(name=f"s1_{name}_{number}") for name in (
+                "negative", "nan", "infinite", "zero")))
+        m.d.sync += [
+            present.eq(a.present),
+            group.eq(a.group + b.group),
+            negative.eq(a.negative ^ b.negative),
+            nan.eq((a.kind == Kind.NAN) | (b.kind == Kind.NAN)),
         ]
+        if self.geometry.has_infinity:
+            m.d.sync += [
+                infinite.eq((a.kind == Kind.INFINITE) | (b.kind == Kind.INFINITE)),
+                zero.eq((a.kind == Kind.ZERO) | (b.kind == Kind.ZERO)),
+            ]
+        m.d.comb += [
+            flags.group.eq(group),
+            flags.negative.eq(negative),
+            flags.nan.eq(present & (nan | (infinite & zero))),
+            flags.positive_infinity.eq(present & infinite & ~negative),
+            flags.negative_infinity.eq(present & infinite & negative),
+        ]
+        return flags

@@ -49,7 +49,7 @@ class Rounder(wiring.Component):
 
     Timing
     ------
-    One result per cycle, latency ``ROUND_LATENCY`` (14) cycles.
+    One result per cycle, latency ``ROUND_LATENCY`` (16) cycles.
 
     Numerics
     --------
@@ -167,7 +167,7 @@ def _skip_zeros(m, value, step):
 
 
 class Packer(wiring.Component):
-    """Shifts to the result's grid, rounds and packs: 6 cycles."""
+    """Shifts to the result's grid, rounds and packs: 8 cycles."""
 
     def __init__(self):
         super().__init__({"i": In(NORMALISED), "o": Out(Result)})
@@ -226,24 +226,34 @@ class Packer(wiring.Component):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
                     m.d.comb += fields.eq(Cat(kept[1:1 + fmt.mantissa_width], field))
-        s5, s5_magnitude = Signal(NORMALISED), Signal.like(fields)
-        m.d.sync += [s5.eq(stage), s5_magnitude.eq(fields + (kept[0] & (sticky | kept[1])))]
+        s5, s5_fields, s5_rounds_up = Signal(NORMALISED), Signal.like(fields), Signal()
+        s6, s6_magnitude = Signal(NORMALISED), Signal.like(fields)
+        m.d.sync += [
+            s5.eq(stage), s5_fields.eq(fields), s5_rounds_up.eq(kept[0] & (sticky | kept[1])),
+            s6.eq(s5), s6_magnitude.eq(s5_fields + s5_rounds_up),
+        ]
 
-        beyond, sign, canonical = Signal(32), Signal(32), Signal(32)
-        is_nan, overflows = Signal(), Signal()
-        with m.Switch(s5.result):
+        # What the magnitude is beyond, and what then takes its place.
+        s7 = Signal(NORMALISED)
+        s7_value, s7_beyond, s7_canonical = Signal(32), Signal(32), Signal(32)
+        s7_is_nan, s7_overflows = Signal(), Signal()
+        m.d.sync += s7.eq(s6)
+        with m.Switch(s6.result):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
-                    m.d.comb += [
-                        overflows.eq(s5.infinite | _exceeds(s5_magnitude, fmt)),
-                        is_nan.eq(s5.nan | (0 if fmt.ieee else overflows & ~s5.saturate)),
-                        beyond.eq(Mux(s5.saturate, fmt.max_finite_bits,
-                                      fmt.infinity_bits if fmt.ieee else fmt.nan_bits)),
-                        sign.eq(s5.negative << (fmt.width - 1)),
-                        canonical.eq(fmt.nan_bits),
+                    sign = s6.negative << (fmt.width - 1)
+                    overflows = s6.infinite | _exceeds(s6_magnitude, fmt)
+                    beyond = Mux(s6.saturate, fmt.max_finite_bits,
+                                 fmt.infinity_bits if fmt.ieee else fmt.nan_bits)
+                    m.d.sync += [
+                        s7_value.eq(sign | s6_magnitude),
+                        s7_beyond.eq(sign | beyond),
+                        s7_canonical.eq(fmt.nan_bits),
+                        s7_overflows.eq(overflows),
+                        s7_is_nan.eq(s6.nan | (0 if fmt.ieee else overflows & ~s6.saturate)),
                     ]
-        bits = Mux(is_nan, canonical, sign | Mux(overflows, beyond, s5_magnitude))
-        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s5.lost), self.o.last.eq(s5.last)]
+        bits = Mux(s7_is_nan, s7_canonical, Mux(s7_overflows, s7_beyond, s7_value))
+        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s7.lost), self.o.last.eq(s7.last)]
         return m
 
 

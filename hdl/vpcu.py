@@ -26,7 +26,7 @@ from .tile import TileBuffer
 
 __all__ = ["Vpcu"]
 
-IN_FLIGHT = 40
+IN_FLIGHT = 42
 """No fewer than the cycles from the issue of a row's last operand to its first result at ``o``."""
 
 Step = data.StructLayout({
