@@ -162,10 +162,13 @@ class Drain(wiring.Component):
 
     def _anchor(self, m, places, rows):
         """The anchor of the column whose sum is on the way to the rounder."""
-        read = RAM_LATENCY
+        read, anchors = RAM_LATENCY, self.anchors
+        if len(places) > read + 2:  # there is a cycle more than one or two lanes have
+            read, anchors = read + 1, Signal.like(self.anchors, name="s4_anchors")
+            m.d.sync += anchors.eq(self.anchors)
         anchor = Signal(self.geometry.anchor_shape)
         column = Mux(rows[read].wide, 0, places[read].column)
-        m.d.sync += anchor.eq(self.anchors[column])
+        m.d.sync += anchor.eq(anchors[column])
         for number in range(read + 2, len(places)):
             following = Signal.like(anchor, name=f"s{number + 1}_anchor")
             m.d.sync += following.eq(anchor)

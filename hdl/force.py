@@ -53,7 +53,7 @@ class ForceReader(wiring.Component):
             self.read.eq(~self.o.valid | self.o.ready),
             self.address.eq(Cat(window, tile.number[0])),
             self.next_row.eq(self.read & self.i.valid & is_last),
-            self.i.ready.eq(self.read & is_last & tile.is_last_row),
+            self.i.ready.eq(self.read & is_last & (tile.rows_beyond < 0)),
         ]
         s1_valid, s1, s1_is_none, s2_is_none = (
             Signal(), Signal(ForceWindow), Signal(), Signal())

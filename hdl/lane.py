@@ -22,13 +22,13 @@ def broadcast(geometry):
     """The operand of A that all lanes get, and what they are to do with it.
 
     ``high`` is the factor of the multipliers 0 and 1, ``low`` that of 2 and 3: in fp32 mode the
-    halves of the operand, else both all of it. ``valid``: add to the accumulators; ``clear``: from
-    zero; ``present``: there is an element (else its product is nothing at all).
+    halves of the operand, else both all of it. ``clear``: the accumulators start from zero;
+    ``present``: there is an element (else the factors are zero, and its product nothing at all).
     """
     width = geometry.multiplier_width
     return data.StructLayout({
         "high": width, "low": width, "group": range(geometry.group_max + 1), "negative": 1,
-        "kind": Kind, "valid": 1, "clear": 1, "present": 1,
+        "kind": Kind, "clear": 1, "present": 1,
     })
 
 
@@ -48,8 +48,8 @@ class Column(wiring.Component):
         product -> >> 0..3 bytes -> >> 0, 32, .. bits -> (+-) -> accumulator --capture--> drained
                                       `-> lost             ^---------'
 
-    ``product`` and ``flags`` come together, ``valid`` and ``clear`` two cycles later, with the
-    addition.
+    ``product`` and ``flags`` come together, ``clear`` two cycles later, with the addition. There
+    is one in each cycle: where nothing is to be added, it is zero.
     """
 
     def __init__(self, *, geometry):
@@ -57,7 +57,7 @@ class Column(wiring.Component):
         super().__init__({
             "product": In(2 * geometry.multiplier_width),
             "flags": In(product_flags(geometry)),
-            "valid": In(1), "clear": In(1), "capture": In(1),
+            "clear": In(1), "capture": In(1),
             "drained": Out(geometry.drained),
         })
 
@@ -81,12 +81,11 @@ class Column(wiring.Component):
             adder.sum.eq(s3.sum), adder.clear.eq(self.clear),
             adder.magnitude.eq(s2_magnitude), adder.negative.eq(s2_flags.negative),
         ]
-        with m.If(self.valid):
-            m.d.sync += s3.sum.eq(adder.o)
-            for name, value in (("nan", s2_flags.nan), ("lost", s2_lost),
-                                ("positive_infinity", s2_flags.positive_infinity),
-                                ("negative_infinity", s2_flags.negative_infinity)):
-                m.d.sync += s3[name].eq((s3[name] & ~self.clear) | value)
+        m.d.sync += s3.sum.eq(adder.o)
+        for name, value in (("nan", s2_flags.nan), ("lost", s2_lost),
+                            ("positive_infinity", s2_flags.positive_infinity),
+                            ("negative_infinity", s2_flags.negative_infinity)):
+            m.d.sync += s3[name].eq((s3[name] & ~self.clear) | value)
 
         with m.If(self.capture):
             m.d.sync += self.drained.eq(s3)
@@ -181,8 +180,7 @@ class Lane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         geometry = self.geometry
-        adds = Cat(self.a.valid, self.a.clear)
-        valid, clear = delayed(m, adds, MULTIPLIER_LATENCY + 2, "adds")
+        clear = delayed(m, self.a.clear, MULTIPLIER_LATENCY + 2, "clear")
         for number in range(COLUMNS):
             m.submodules[f"multiplier_{number}"] = multiplier = Multiplier(
                 width=geometry.multiplier_width, target=geometry.target)
@@ -193,7 +191,6 @@ class Lane(wiring.Component):
                 multiplier.b.eq(self.b[number].significand),
                 column.product.eq(multiplier.o),
                 column.flags.eq(delayed(m, flags, MULTIPLIER_LATENCY - 1, f"flags_{number}")),
-                column.valid.eq(valid),
                 column.clear.eq(clear),
                 column.capture.eq(self.capture),
                 self.drained[number].eq(column.drained),

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .accumulate import Accumulate
-from .arithmetic import shift_right, tree_sum
+from .arithmetic import shift_right
 from .formats import FORMATS, FP32, FormatCode
 from .geometry import ROUND_LATENCY
 from .layouts import Result
@@ -16,6 +16,7 @@ WEIGHT = signed(13)
 """Shape of the exponent of a sum's lowest bit."""
 
 KEPT = FP32.significand_width + 1  # significand and guard bit of the widest result
+GROUP = 8  # bits of which it is known at once whether all are zeros
 
 
 def exact_sum(accumulator_width):
@@ -49,7 +50,7 @@ class Rounder(wiring.Component):
 
     Timing
     ------
-    One result per cycle, latency ``ROUND_LATENCY`` (16) cycles.
+    One result per cycle, latency ``ROUND_LATENCY`` (19) cycles.
 
     Numerics
     --------
@@ -93,7 +94,7 @@ NORMALISED = data.StructLayout({
 
 
 class Normaliser(wiring.Component):
-    """Sign, exponent and the leading bits of a sum, the rest gathered in ``sticky``: 8 cycles.
+    """Sign, exponent and the leading bits of a sum, the rest gathered in ``sticky``: 9 cycles.
 
     The leading one is the significand's upper bit; a zero has the significand 0.
     """
@@ -113,61 +114,79 @@ class Normaliser(wiring.Component):
             width=self.width, magnitude_width=self.width, target=self.target)
         m.d.comb += [negate.clear.eq(1), negate.magnitude.eq(self.i.sum),
                      negate.negative.eq(self.i.sum[-1])]
-        stage, magnitude = Signal(NORMALISED, name="s1"), Signal(self.width, name="s1_magnitude")
+        s1, s1_magnitude = Signal(NORMALISED), Signal(self.width)
         m.d.sync += [
-            magnitude.eq(negate.o),
-            stage.exponent.eq(self.i.weight + (self.width - 1)),
-            stage.negative.eq(Mux(special, self.i.negative_infinity & ~self.i.nan,
-                                  self.i.sum[-1])),
-            stage.nan.eq(self.i.nan | (self.i.positive_infinity & self.i.negative_infinity)),
-            stage.infinite.eq(self.i.positive_infinity | self.i.negative_infinity),
-            stage.lost.eq(self.i.lost & ~special),
-            *(stage[name].eq(self.i[name]) for name in ("result", "saturate", "last")),
+            s1_magnitude.eq(negate.o),
+            s1.exponent.eq(self.i.weight + (self.width - 1)),
+            s1.negative.eq(Mux(special, self.i.negative_infinity & ~self.i.nan,
+                               self.i.sum[-1])),
+            s1.nan.eq(self.i.nan | (self.i.positive_infinity & self.i.negative_infinity)),
+            s1.infinite.eq(self.i.positive_infinity | self.i.negative_infinity),
+            s1.lost.eq(self.i.lost & ~special),
+            *(s1[name].eq(self.i[name]) for name in ("result", "saturate", "last")),
         ]
 
-        # Leading zeros, by halves, a step or more in each cycle.
+        # Which groups of bits, from the top, are zeros: the large steps look at nothing else.
+        stage, magnitude = Signal(NORMALISED, name="s2"), Signal(self.width, name="s2_magnitude")
+        clear = Signal(-(-self.width // GROUP), name="s2_is_clear")
+        m.d.sync += [
+            stage.eq(s1), magnitude.eq(s1_magnitude),
+            clear.eq(Cat(~s1_magnitude[max(0, high - GROUP):high].any()
+                         for high in range(self.width, 0, -GROUP))),
+        ]
+
+        # Leading zeros, by halves, a step or more in each cycle; their bits make the amount.
         steps = [1 << n for n in reversed(range((self.width - 1).bit_length()))]
+        taken = []
         for number in range(self.STAGES):
             left = self.STAGES - number
             here, steps = steps[:len(steps) // left], steps[len(steps) // left:]
-            shifted, amount, dropped = magnitude, [Const(0)], stage.sticky
+            shifted, dropped = magnitude, stage.sticky
             for step in here:
-                shifted, is_clear, part = _skip_zeros(m, shifted, step)
-                amount.append(Mux(is_clear, step, 0))
+                shifted, clear, skips, part = _skip_zeros(m, shifted, clear, step)
+                taken.insert(0, skips)
                 dropped |= part
-            following = self.o if left == 1 else Signal(NORMALISED, name=f"s{number + 2}")
-            m.d.sync += [following.eq(stage), following.sticky.eq(dropped),
-                         following.exponent.eq(stage.exponent - tree_sum(amount))]
-            stage = following
-            if left > 1:
-                magnitude = Signal(len(shifted), name=f"s{number + 2}_magnitude")
-                m.d.sync += magnitude.eq(shifted)
-            else:
-                m.d.sync += self.o.significand.eq(
-                    Cat(Const(0, KEPT - len(shifted)), shifted))
+            last = left == 1
+            following = self.o if last else Signal(NORMALISED, name=f"s{number + 3}")
+            m.d.sync += [following.eq(stage), following.sticky.eq(dropped)]
+            if last:
+                m.d.sync += [
+                    following.exponent.eq(stage.exponent - Cat(taken)),
+                    following.significand.eq(Cat(Const(0, KEPT - len(shifted)), shifted)),
+                ]
+                continue
+            magnitude, s_clear, s_taken = (
+                Signal(len(value), name=f"s{number + 3}_{name}") for value, name in (
+                    (shifted, "magnitude"), (clear, "is_clear"), (Cat(taken), "taken")))
+            m.d.sync += [magnitude.eq(shifted), s_clear.eq(clear), s_taken.eq(Cat(taken))]
+            stage, clear, taken = following, s_clear, list(s_taken)
         return m
 
 
-def _skip_zeros(m, value, step):
-    """(``value`` without ``step`` leading zeros if it has them, whether it had, what dropped out).
+def _skip_zeros(m, value, clear, step):
+    """(``value`` without ``step`` leading zeros if it has them, the same of its groups, whether it
+    had, what dropped out).
 
     Of the result only the bits are kept that can still become part of the KEPT leading ones.
     """
     width = len(value)
     kept = min(width, KEPT + step - 1)
     below = width - kept
-    shifted, is_clear, dropped = Signal(kept), Signal(), Signal()
+    shifted, skips, dropped = Signal(kept), Signal(), Signal()
+    groups = step // GROUP
     m.d.comb += [
-        is_clear.eq(~value[max(0, width - step):].any()),
-        shifted.eq(Mux(is_clear, (value << step)[below:width], value[below:])),
+        skips.eq(clear[:groups].all() if groups else ~value[max(0, width - step):].any()),
+        shifted.eq(Mux(skips, (value << step)[below:width], value[below:])),
         dropped.eq(value[:max(0, below - step)].any()
-                   | (~is_clear & value[max(0, below - step):below].any())),
+                   | (~skips & value[max(0, below - step):below].any())),
     ]
-    return shifted, is_clear, dropped
+    following = Signal(len(clear))
+    m.d.comb += following.eq(Mux(skips, clear >> groups, clear) if groups else clear)
+    return shifted, following, skips, dropped
 
 
 class Packer(wiring.Component):
-    """Shifts to the result's grid, rounds and packs: 8 cycles."""
+    """Shifts to the result's grid, rounds and packs: 10 cycles."""
 
     def __init__(self):
         super().__init__({"i": In(NORMALISED), "o": Out(Result)})
@@ -195,20 +214,25 @@ class Packer(wiring.Component):
 
         # From KEPT + 1 places on only the sticky bit is left.
         is_subnormal = s1_below > 0
-        below, drop = Signal(range(32)), Signal(range(64))
-        m.d.comb += [
-            below.eq(Mux(is_subnormal, Mux(s1_below > 31, 31, s1_below), 0)),
-            drop.eq(s1_excess + below),
-        ]
-        s2, s2_amount, s2_field = Signal(NORMALISED), Signal(range(32)), Signal(14)
+        s2, s2_below, s2_excess = Signal(NORMALISED), Signal(range(32)), Signal.like(excess)
+        s2_field, s2_has_field = Signal(14), Signal()
         m.d.sync += [
             s2.eq(s1),
-            s2_amount.eq(Mux(drop > 31, 31, drop)),
-            s2_field.eq(Mux(is_subnormal | ~s1.significand[-1], 0, s1_field)),
+            s2_below.eq(Mux(is_subnormal, Mux(s1_below > 31, 31, s1_below), 0)),
+            s2_excess.eq(s1_excess),
+            s2_field.eq(s1_field),
+            s2_has_field.eq(~is_subnormal & s1.significand[-1]),
         ]
-        kept, sticky, stage, field = s2.significand, s2.sticky, s2, s2_field
-        amount = s2_amount
-        for name, places in (("s3", slice(3, 5)), ("s4", slice(0, 3))):
+        drop = s2_excess + s2_below
+        s3, s3_amount, s3_field = Signal(NORMALISED), Signal(range(32)), Signal(14)
+        m.d.sync += [
+            s3.eq(s2),
+            s3_amount.eq(Mux(drop > 31, 31, drop)),
+            s3_field.eq(Mux(s2_has_field, s2_field, 0)),
+        ]
+        kept, sticky, stage, field = s3.significand, s3.sticky, s3, s3_field
+        amount = s3_amount
+        for name, places in (("s4", slice(3, 5)), ("s5", slice(0, 3))):
             shifted, dropped = shift_right(m, kept, amount[places], unit=1 << places.start)
             following, kept, sticky_before, sticky = (
                 Signal(NORMALISED, name=name), Signal(KEPT, name=f"{name}_kept"), sticky,
@@ -218,7 +242,10 @@ class Packer(wiring.Component):
             m.d.sync += [following.eq(stage), kept.eq(shifted), sticky.eq(dropped | sticky_before),
                          following_amount.eq(amount), following_field.eq(field)]
             stage, amount, field = following, following_amount, following_field
+        return self._round(m, stage, kept, sticky, field)
 
+    def _round(self, m, stage, kept, sticky, field):
+        """Round, and say what takes the place of a value beyond the format's."""
         # Exponent and mantissa side by side: the carry out of a rounding up is the exponent's. The
         # hidden bit is the field's, too: it tells subnormals that have become normal.
         fields = Signal(14 + FP32.mantissa_width)
@@ -226,34 +253,40 @@ class Packer(wiring.Component):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
                     m.d.comb += fields.eq(Cat(kept[1:1 + fmt.mantissa_width], field))
-        s5, s5_fields, s5_rounds_up = Signal(NORMALISED), Signal.like(fields), Signal()
-        s6, s6_magnitude = Signal(NORMALISED), Signal.like(fields)
+        s6, s6_fields, s6_rounds_up = Signal(NORMALISED), Signal.like(fields), Signal()
+        s7, s7_magnitude = Signal(NORMALISED), Signal.like(fields)
         m.d.sync += [
-            s5.eq(stage), s5_fields.eq(fields), s5_rounds_up.eq(kept[0] & (sticky | kept[1])),
-            s6.eq(s5), s6_magnitude.eq(s5_fields + s5_rounds_up),
+            s6.eq(stage), s6_fields.eq(fields), s6_rounds_up.eq(kept[0] & (sticky | kept[1])),
+            s7.eq(s6), s7_magnitude.eq(s6_fields + s6_rounds_up),
         ]
 
-        # What the magnitude is beyond, and what then takes its place.
-        s7 = Signal(NORMALISED)
-        s7_value, s7_beyond, s7_canonical = Signal(32), Signal(32), Signal(32)
-        s7_is_nan, s7_overflows = Signal(), Signal()
-        m.d.sync += s7.eq(s6)
-        with m.Switch(s6.result):
-            for fmt in FORMATS.values():
+        # Whether the magnitude is beyond each format's largest.
+        s8, s8_magnitude, s8_exceeds = (
+            Signal(NORMALISED), Signal.like(fields), Signal(len(FORMATS)))
+        m.d.sync += [
+            s8.eq(s7), s8_magnitude.eq(s7_magnitude),
+            s8_exceeds.eq(Cat(_exceeds(s7_magnitude, fmt) for fmt in FORMATS.values())),
+        ]
+        s9 = Signal(NORMALISED)
+        s9_value, s9_beyond, s9_canonical = Signal(32), Signal(32), Signal(32)
+        s9_is_nan, s9_overflows = Signal(), Signal()
+        m.d.sync += s9.eq(s8)
+        with m.Switch(s8.result):
+            for exceeds, fmt in zip(s8_exceeds, FORMATS.values(), strict=True):
                 with m.Case(fmt.code):
-                    sign = s6.negative << (fmt.width - 1)
-                    overflows = s6.infinite | _exceeds(s6_magnitude, fmt)
-                    beyond = Mux(s6.saturate, fmt.max_finite_bits,
+                    sign = s8.negative << (fmt.width - 1)
+                    overflows = s8.infinite | exceeds
+                    beyond = Mux(s8.saturate, fmt.max_finite_bits,
                                  fmt.infinity_bits if fmt.ieee else fmt.nan_bits)
                     m.d.sync += [
-                        s7_value.eq(sign | s6_magnitude),
-                        s7_beyond.eq(sign | beyond),
-                        s7_canonical.eq(fmt.nan_bits),
-                        s7_overflows.eq(overflows),
-                        s7_is_nan.eq(s6.nan | (0 if fmt.ieee else overflows & ~s6.saturate)),
+                        s9_value.eq(sign | s8_magnitude),
+                        s9_beyond.eq(sign | beyond),
+                        s9_canonical.eq(fmt.nan_bits),
+                        s9_overflows.eq(overflows),
+                        s9_is_nan.eq(s8.nan | (0 if fmt.ieee else overflows & ~s8.saturate)),
                     ]
-        bits = Mux(s7_is_nan, s7_canonical, Mux(s7_overflows, s7_beyond, s7_value))
-        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s7.lost), self.o.last.eq(s7.last)]
+        bits = Mux(s9_is_nan, s9_canonical, Mux(s9_overflows, s9_beyond, s9_value))
+        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s9.lost), self.o.last.eq(s9.last)]
         return m
 
 

@@ -31,25 +31,82 @@ def chunk_layout(max_k):
         "place": range(max(2, max_k // CHUNK)), "scale": 8})
 
 
-def lowest(bits):
-    """Place of the lowest bit that is set (0 if none is), by halves: log2(width) levels."""
-    if len(bits) < 2:
-        return Const(0, 0)
-    if len(bits) == 2:
-        return ~bits[0] & bits[1]
-    half = len(bits) // 2
-    low, high = bits[:half], bits[half:]
-    return Cat(Mux(low.any(), lowest(low), lowest(high)), ~low.any() & high.any())
-
-
 def without_lowest(bits):
     """``bits`` without the lowest one that is set."""
     return Cat(bit & bits[:place].any() for place, bit in enumerate(bits))
 
 
+def encode(selected):
+    """The number of the only bit that is set, 0 if none is."""
+    return Cat(any_of(bit for n, bit in enumerate(selected) if n >> place & 1)
+               for place in range((len(selected) - 1).bit_length()))
+
+
+def chunks_of(bits):
+    """The chunks of a window's bits."""
+    return [bits.word_select(n, CHUNK) for n in range(len(bits) // CHUNK)]
+
+
+def more_than_one(bits):
+    """Whether more than one bit is set: two levels of four-input functions for eight bits."""
+    if len(bits) < 2:
+        return Const(0)
+    half = len(bits) // 2
+    low, high = bits[:half], bits[half:]
+    return (low.any() & high.any()) | more_than_one(low) | more_than_one(high)
+
+
 def one_of(selected, values):
     """The value whose bit of ``selected`` is set, 0 if none is; values of equal width."""
     return any_of(Mux(bit, values[n], 0) for n, bit in enumerate(selected))
+
+
+class Picker(wiring.Component):
+    """Gives the bits that are set one by one, the lowest first; of none, one that is no bit.
+
+    What comes next is known from the step before, so that ``i.ready`` waits for no search.
+
+    Parameters
+    ----------
+    width : int
+        Bits.
+    shape : shape-castable
+        What goes along with them.
+
+    Members
+    -------
+    i : In(stream of StructLayout({"bits": width, "along": shape}))
+        Bits, and what they belong to.
+    o : Out(stream of StructLayout({"bit": width, "is_last": 1, "along": shape}))
+        ``bit``: the one that is meant, alone.
+
+    Timing
+    ------
+    Latency 1 cycle; max(1, bits that are set) cycles, and the next bits without a pause. ``o``
+    comes from registers; ``i.ready`` follows from ``o.ready``.
+    """
+
+    def __init__(self, *, width, shape):
+        super().__init__({
+            "i": In(stream.Signature(data.StructLayout({"bits": width, "along": shape}))),
+            "o": Out(stream.Signature(
+                data.StructLayout({"bit": width, "is_last": 1, "along": shape}))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        o, new, others = self.o.payload, self.i.payload, Signal.like(self.i.payload.bits)
+        m.d.comb += self.i.ready.eq(~self.o.valid | (self.o.ready & o.is_last))
+
+        def pick(bits):
+            rest = without_lowest(bits)
+            return [o.bit.eq(bits & ~rest), others.eq(rest), o.is_last.eq(~more_than_one(bits))]
+
+        with m.If(self.i.ready):
+            m.d.sync += [self.o.valid.eq(self.i.valid), o.along.eq(new.along), *pick(new.bits)]
+        with m.Elif(self.o.ready):
+            m.d.sync += pick(others)
+        return m
 
 
 class Skipper(wiring.Component):
@@ -83,7 +140,7 @@ class Skipper(wiring.Component):
     ------
     A window takes max(1, elements that count) cycles, and the next one follows without a bubble:
     a row takes the sum of that over its windows. From a window's transfer to its first token's:
-    six cycles. ``o`` comes from registers; ``i_mask.ready`` and ``i_values.ready`` follow from
+    seven cycles. ``o`` comes from registers; ``i_mask.ready`` and ``i_values.ready`` follow from
     registers, and from no port.
 
     Raises
@@ -113,15 +170,15 @@ class Skipper(wiring.Component):
         m.submodules.chunks = chunks = StreamBuffer(chunk_layout(self.max_k))
         self._window(m, chunks.i)
 
-        # The chunk under way: what counts and was not given yet, and what of it has a value.
-        s2_valid, s2, s3_free = Signal(), Signal.like(chunks.o.payload), Signal()
-        others = without_lowest(s2.counts)
-        leaves = s2_valid & s3_free & ~others.any()
-        m.d.comb += chunks.o.ready.eq(~s2_valid | leaves)
-        with m.If(s3_free):
-            m.d.sync += s2.counts.eq(others)
-        with m.If(chunks.o.ready):
-            m.d.sync += [s2_valid.eq(chunks.o.valid), s2.eq(chunks.o.payload)]
+        # The chunk under way, element by element.
+        m.submodules.elements = elements = Picker(width=CHUNK, shape=chunk_layout(self.max_k))
+        m.d.comb += [
+            elements.i.valid.eq(chunks.o.valid),
+            chunks.o.ready.eq(elements.i.ready),
+            elements.i.payload.bits.eq(chunks.o.payload.counts),
+            elements.i.payload.along.eq(chunks.o.payload),
+        ]
+        bit, chunk = elements.o.payload.bit, elements.o.payload.along
 
         # The element, about to meet its value.
         m.submodules.unpacker = unpacker = ValueUnpacker(
@@ -132,56 +189,62 @@ class Skipper(wiring.Component):
         m.d.comb += [
             unpacker.i.valid.eq(s3_valid),
             unpacker.i.payload.eq(s3),
-            s3_free.eq(~s3_valid | unpacker.i.ready),
+            elements.o.ready.eq(~s3_valid | unpacker.i.ready),
         ]
-        with m.If(s3_free):
+        with m.If(elements.o.ready):
             m.d.sync += [
-                s3_valid.eq(s2_valid),
-                s3.takes_value.eq((s2.counts & ~others & s2.nonzero).any()),
-                s3.format.eq(s2.format),
-                s3.index.eq(Cat(lowest(s2.counts), s2.place)),
-                s3.last.eq(s2.last & ~others.any()),
-                s3.empty.eq(~s2.counts.any()),
+                s3_valid.eq(elements.o.valid),
+                s3.takes_value.eq((bit & chunk.nonzero).any()),
+                s3.format.eq(chunk.format),
+                s3.index.eq(Cat(encode(bit), chunk.place)),
+                s3.last.eq(chunk.last & elements.o.payload.is_last),
+                s3.empty.eq(~bit.any()),
             ]
             if self.scale_block:
-                m.d.sync += s3.scale.eq(s2.scale)
+                m.d.sync += s3.scale.eq(chunk.scale)
         return m
 
     def _window(self, m, o):
         """Hold a window and offer its chunks that count, or one in which nothing does."""
         mask, chunk, chunks = self.i_mask.payload, o.payload, self.block // CHUNK
-        s1_last, s1_format = Signal(), Signal(FormatCode)
-        s1_counts, s1_nonzero = (Signal(data.ArrayLayout(CHUNK, chunks)) for _ in "12")
-        s1_left = Signal(chunks)  # chunks that count and were not given yet
-        s1_window = Signal(range(max(2, self.max_k // self.block)))
-        number, others = Signal(range(chunks)), without_lowest(s1_left)
-        selected = s1_left & ~others
+        window = data.StructLayout({
+            "counts": self.block, "nonzero": self.block, "last": 1, "format": FormatCode}
+            | ({"scales": mask.scales.shape()} if self.scale_block else {}))
+        counts = mask.nonzero | mask.force
+
+        # The window that comes next, and which of its chunks count.
+        m.submodules.picker = picker = Picker(width=chunks, shape=window)
+        s0_valid, s0, s0_chunks = Signal(), Signal(window), Signal(chunks)
         m.d.comb += [
-            number.eq(lowest(s1_left)),
-            chunk.counts.eq(one_of(selected, s1_counts)),
-            chunk.nonzero.eq(one_of(selected, s1_nonzero)),
-            chunk.last.eq(s1_last & ~others.any()),
-            chunk.format.eq(s1_format),
+            self.i_mask.ready.eq(~s0_valid | picker.i.ready),
+            picker.i.valid.eq(s0_valid),
+            picker.i.payload.bits.eq(s0_chunks),
+            picker.i.payload.along.eq(s0),
+        ]
+        with m.If(self.i_mask.ready):
+            m.d.sync += [
+                s0_valid.eq(self.i_mask.valid),
+                s0.counts.eq(counts),
+                *(s0[name].eq(mask[name]) for name, _ in window if name != "counts"),
+                s0_chunks.eq(Cat(part.any() for part in chunks_of(counts))),
+            ]
+
+        # The window under way, chunk by chunk.
+        s1, selected, is_last = (picker.o.payload[name] for name in ("along", "bit", "is_last"))
+        s1_window = Signal(range(max(2, self.max_k // self.block)))
+        number = Signal(range(chunks))
+        m.d.comb += [
+            o.valid.eq(picker.o.valid),
+            picker.o.ready.eq(o.ready),
+            number.eq(encode(selected)),
+            chunk.counts.eq(one_of(selected, chunks_of(s1.counts))),
+            chunk.nonzero.eq(one_of(selected, chunks_of(s1.nonzero))),
+            chunk.last.eq(s1.last & is_last),
+            chunk.format.eq(s1.format),
             chunk.place.eq(Cat(number, s1_window)),
         ]
-        leaves = o.valid & o.ready & ~others.any()
-        m.d.comb += self.i_mask.ready.eq(~o.valid | leaves)
-        with m.If(o.ready):
-            m.d.sync += s1_left.eq(others)
-        with m.If(leaves):
-            m.d.sync += s1_window.eq(Mux(s1_last, 0, s1_window + 1))
-        with m.If(self.i_mask.ready):
-            counts = mask.nonzero | mask.force
-            m.d.sync += [
-                o.valid.eq(self.i_mask.valid),
-                s1_counts.eq(counts),
-                s1_nonzero.eq(mask.nonzero),
-                s1_left.eq(Cat(counts[n:n + CHUNK].any() for n in range(0, self.block, CHUNK))),
-                s1_last.eq(mask.last),
-                s1_format.eq(mask.format),
-            ]
+        with m.If(o.valid & o.ready & is_last):
+            m.d.sync += s1_window.eq(Mux(s1.last, 0, s1_window + 1))
         if self.scale_block:
-            s1_scales, per_scale = Signal.like(mask.scales), self.scale_block // CHUNK
-            with m.If(self.i_mask.ready):
-                m.d.sync += s1_scales.eq(mask.scales)
-            m.d.comb += chunk.scale.eq(s1_scales[number[per_scale.bit_length() - 1:]])
+            per_scale = self.scale_block // CHUNK
+            m.d.comb += chunk.scale.eq(s1.scales[number[per_scale.bit_length() - 1:]])

@@ -21,6 +21,7 @@ from .ram import RAM_LATENCY, Ram
 
 __all__ = ["TileBuffer", "TileCursor"]
 
+
 class TileCursor(wiring.Component):
     """The tile that a reader is at, in a register, and how many of its rows are left.
 
@@ -58,10 +59,7 @@ class TileCursor(wiring.Component):
         moves, taken = Signal(), Signal()
         m.d.comb += [taken.eq(self.o.valid & self.o.ready), moves.eq(taken | ~self.o.valid)]
         with m.If(self.next_row):
-            m.d.sync += [
-                self.o.payload.rows_left.eq(self.o.payload.rows_left - 1),
-                self.o.payload.is_last_row.eq(self.o.payload.rows_left == 1),
-            ]
+            m.d.sync += self.o.payload.rows_beyond.eq(self.o.payload.rows_beyond - 1)
         with m.If(moves):
             m.d.sync += [self.o.valid.eq(has_waiting), self.o.payload.eq(waiting),
                          has_waiting.eq(0)]
@@ -160,7 +158,7 @@ class TileBuffer(wiring.Component):
         ]
         wiring.connect(m, tile.o, wiring.flipped(self.o_tile))
         self._lanes(m, loader.o_place, s1_word, s1_place)
-        self._force(m, s1_word, s1_place, force)
+        self._force(m, loader.o_place, s1_word, s1_place, force)
         return m
 
     def _anchors(self, m, loader):
@@ -197,7 +195,7 @@ class TileBuffer(wiring.Component):
                 self.o_b[lane].as_value().eq(mem.o),
             ]
 
-    def _force(self, m, s1_word, s1_place, cursor):
+    def _force(self, m, place, s1_word, s1_place, cursor):
         """Gather the special rows of the tile, window by window, for the reader.
 
         The last window is written in the cycle after ``done``, and read in the one after that.
@@ -209,8 +207,13 @@ class TileBuffer(wiring.Component):
         wiring.connect(m, wiring.flipped(self.o_force), reader.o)
         places = WINDOW.bit_length() - 1
         s2_place, s2_is_special, s2_ends_window = Signal.like(s1_place), Signal(), Signal()
+        s2_index, half = Signal(WINDOW), places // 2
+        s1_low, s1_high = Signal(1 << half), Signal(1 << places - half)
         m.d.sync += [
+            s1_low.eq(1 << place.row[:half]),
+            s1_high.eq(1 << place.row[half:places]),
             s2_place.eq(s1_place),
+            s2_index.eq(Cat(low & high for high in s1_high for low in s1_low)),
             s2_is_special.eq(Cat((slot.kind == Kind.INFINITE) | (slot.kind == Kind.NAN)
                                  for slot in s1_word).any()),
             s2_ends_window.eq(s1_place.done | ((s1_place.lane == self.geometry.lanes - 1)
@@ -218,7 +221,7 @@ class TileBuffer(wiring.Component):
         ]
         gathered, window = Signal(WINDOW), Signal(WINDOW)
         m.d.comb += [
-            window.eq(gathered | (s2_is_special << s2_place.row[:places])),
+            window.eq(gathered | Mux(s2_is_special, s2_index, 0)),
             mem.write.eq(s2_place.write),
             mem.i_address.eq(Cat(s2_place.row[places:], s2_place.bank)),
             mem.i_data.eq(window),

@@ -20,17 +20,18 @@ from .layouts import (
     skipper_token,
 )
 from .loader import halves, narrow
-from .results import RESULTS_LATENCY, ResultBuffer
+from .results import RESULTS_LATENCY, ROOM_LATENCY, ResultBuffer
 from .rounder import Rounder
 from .tile import TileBuffer
 
 __all__ = ["Vpcu"]
 
-IN_FLIGHT = 42
-"""No fewer than the cycles from the issue of a row's last operand to its first result at ``o``."""
+IN_FLIGHT = 46
+"""No fewer than the cycles from the issue of a row's last operand to its first result at ``o``, and
+those that pass until a result that was taken counts as room."""
 
 Step = data.StructLayout({
-    "valid": 1, "clear": 1, "present": 1, "capture": 1, "release": 1, "row": captured,
+    "clear": 1, "present": 1, "capture": 1, "release": 1, "row": captured,
 })
 """What travels with an operand of A down to the accumulators.
 
@@ -116,9 +117,9 @@ class Vpcu(wiring.Component):
         columns = geometry.lanes * COLUMNS
         latency = (OPERAND_LATENCY + LANE_LATENCY + drain_latency(geometry.lanes)
                    + ROUND_LATENCY + RESULTS_LATENCY)
-        assert latency < IN_FLIGHT
+        assert latency + ROOM_LATENCY <= IN_FLIGHT
         m.submodules.results = results = ResultBuffer(
-            row=columns, depth=1 << (columns + IN_FLIGHT - 1).bit_length(),
+            row=columns, depth=1 << (2 * columns + IN_FLIGHT - 1).bit_length(),
             target=geometry.target)
         wiring.connect(m, rounder.o, results.i)
         wiring.connect(m, results.o, wiring.flipped(self.o))
@@ -144,17 +145,18 @@ class Vpcu(wiring.Component):
         """The rows to come, each with what it needs of its anchor and its tile: a stream."""
         m.submodules.rows = rows = StreamBuffer(row_layout(self.geometry))
         tile, row, anchor = tiles.o_tile.payload, rows.i.payload, self.i_row.payload.anchor
+        is_last = tile.rows_beyond < 0
         m.d.comb += [
             rows.i.valid.eq(self.i_row.valid & tiles.o_tile.valid),
             self.i_row.ready.eq(rows.i.ready & tiles.o_tile.valid),
             tiles.next_row.eq(rows.i.ready & rows.i.valid),
-            tiles.o_tile.ready.eq(rows.i.ready & self.i_row.valid & tile.is_last_row),
+            tiles.o_tile.ready.eq(rows.i.ready & self.i_row.valid & is_last),
             row.anchor.eq(anchor),
             row.format.eq(tile.format_a),
             row.keep.eq(tile.keep),
             row.drain.eq(tile.drain),
             row.captured.weight.eq(anchor + tile.weight),
-            row.captured.last.eq(tile.is_last_row),
+            row.captured.last.eq(is_last),
             *(row.captured[name].eq(tile[name]) for name in (
                 "number", "wide", "result", "saturate")),
         ]
@@ -191,16 +193,15 @@ class Vpcu(wiring.Component):
 
         step = Signal(Step, name="s0_step")
         m.d.comb += [
-            step.valid.eq(issues),
-            step.clear.eq(is_first & ~row.keep),
-            step.present.eq(~token.empty),
+            step.clear.eq(issues & is_first & ~row.keep),
+            step.present.eq(issues & ~token.empty),
             step.capture.eq(captures),
             step.release.eq(issues & token.last & row.captured.last),
             step.row.eq(row.captured),
         ]
         m.submodules.decoder = decoder = Decoder(geometry=geometry, formats=geometry.formats)
         m.d.sync += [
-            decoder.value.eq(Mux(token.empty, 0, token.value)),
+            decoder.value.eq(token.value),
             decoder.format.eq(row.format),
             decoder.anchor.eq(row.anchor + UNSCALED - token.scale if geometry.scale_block
                               else row.anchor),
@@ -208,17 +209,17 @@ class Vpcu(wiring.Component):
         return step, decoder.o
 
     def _lanes(self, m, tiles, drain, steps, operand):
-        """Broadcast the operand to the lanes."""
+        """Broadcast the operand to the lanes: zero, unless there is one."""
         geometry, step = self.geometry, steps[OPERAND_LATENCY - 1]
         a = Signal(broadcast(geometry))
         high = low = narrow(geometry, operand.significand)
         if geometry.is_wide:
             high, low = (Mux(step.row.wide, half, high) for half in halves(operand.significand))
         m.d.sync += [
-            a.high.eq(high),
-            a.low.eq(low),
+            a.high.eq(Mux(step.present, high, 0)),
+            a.low.eq(Mux(step.present, low, 0)),
             *(a[name].eq(operand[name]) for name in ("group", "negative", "kind")),
-            *(a[name].eq(step[name]) for name in ("valid", "clear", "present")),
+            *(a[name].eq(step[name]) for name in ("clear", "present")),
         ]
         for number in range(geometry.lanes):
             m.submodules[f"lane_{number}"] = lane = Lane(geometry=geometry)

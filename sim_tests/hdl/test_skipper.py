@@ -95,13 +95,13 @@ def random_rows(count, block, windows, seed):
 
 def test_directed_rows_one_token_per_cycle():
     stamps = run(DIRECTED)
-    assert stamps == list(range(6, 6 + cycles_of(DIRECTED)))
+    assert stamps == list(range(7, 7 + cycles_of(DIRECTED)))
 
 
 @pytest.mark.parametrize(("block", "max_k"), [(8, 8), (8, 32), (16, 64), (32, 32), (64, 256)])
 def test_random_rows_take_exactly_the_cycles_of_the_contract(block, max_k):
     rows = random_rows(40, block, max_k // block, seed=block)
-    assert run(rows, block, max_k) == list(range(6, 6 + cycles_of(rows)))
+    assert run(rows, block, max_k) == list(range(7, 7 + cycles_of(rows)))
 
 
 @pytest.mark.parametrize("sink", PATTERNS)
@@ -125,17 +125,20 @@ def test_illegal_parameters_are_refused(parameters, error, text):
         Skipper(**parameters)
 
 
-LOWEST = skipper.lowest
 MUTANTS = {
-    "the upper one of two wins": lambda bits: bits[1] if len(bits) == 2 else LOWEST(bits),
-    "the upper half of four is not seen": lambda bits: (
-        Cat(LOWEST(bits[:2]), Const(0, 1)) if len(bits) == 4 else LOWEST(bits)),
+    "the highest element of a chunk has the number of another": ("encode", lambda genuine: (
+        lambda selected: Mux(selected[-1], 0, genuine(selected)))),
+    "two elements are taken for one": ("more_than_one", lambda genuine: (
+        lambda bits: genuine(bits) & ~bits[:2].all())),
+    "an element goes twice": ("without_lowest", lambda genuine: (
+        lambda bits: Mux(bits.all(), bits, genuine(bits)))),
 }
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_mutants_are_caught(mutant, monkeypatch):
-    monkeypatch.setattr(skipper, "lowest", MUTANTS[mutant])
+    name, change = MUTANTS[mutant]
+    monkeypatch.setattr(skipper, name, change(getattr(skipper, name)))
     with pytest.raises(AssertionError):
         run(DIRECTED)
 

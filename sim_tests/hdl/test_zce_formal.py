@@ -72,9 +72,8 @@ def test_skipper_contract_for_all_time():
 
 
 def test_skipper_mutant_is_refused(monkeypatch):
-    lowest = skipper.lowest
-    monkeypatch.setattr(skipper, "lowest",
-                        lambda bits: bits[1] if len(bits) == 2 else lowest(bits))
+    encode = skipper.encode
+    monkeypatch.setattr(skipper, "encode", lambda selected: Mux(selected[-1], 0, encode(selected)))
     with pytest.raises(ProofFailed):
         prove(Skipper(block=8, max_k=16), words_are_numbered,
               tokens_of_the_first_window_are_right, depth=12)
