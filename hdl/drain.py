@@ -130,7 +130,7 @@ class Drain(wiring.Component):
                 following.append(result)
             partial = following
 
-        total = self._add(m, data.View(geometry.drained, partial[0]), places[-2], rows[-2])
+        total = self._add(m, data.View(geometry.drained, partial[0]), places[-3], rows[-3])
         m.d.comb += self.o.payload.weight.eq(rows[-1].weight + self._anchor(m, places, rows))
         m.d.comb += [
             self.o.valid.eq(places[-1].valid
@@ -143,7 +143,10 @@ class Drain(wiring.Component):
         return m
 
     def _add(self, m, sums, place, row):
-        """The sums as they come; in fp32 mode, those of a lane added up."""
+        """The sums as they come; in fp32 mode, those of a lane added up.
+
+        ``place`` and ``row`` are those of the sums that come next.
+        """
         geometry = self.geometry
         total = Signal(geometry.drained)
         if not geometry.is_wide:
@@ -152,7 +155,8 @@ class Drain(wiring.Component):
         m.submodules.adder = adder = Accumulate(
             width=geometry.accumulator_width, magnitude_width=geometry.accumulator_width,
             target=geometry.target)
-        begins = ~row.wide | (place.column == 0)
+        begins = Signal()
+        m.d.sync += begins.eq(~row.wide | (place.column == 0))
         m.d.comb += [adder.sum.eq(total.sum), adder.clear.eq(begins),
                      adder.magnitude.eq(sums.sum)]
         m.d.sync += total.sum.eq(adder.o)

@@ -1,5 +1,7 @@
 """One lane: four multipliers, byte alignment into the window, accumulators."""
 
+from itertools import pairwise
+
 from amaranth.hdl import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -69,9 +71,10 @@ class Column(wiring.Component):
         # Place the product in the window; what falls out below is dropped, and said (rule N4).
         # Above, only the headroom and bits that no product reaches are cut off (product_place).
         s1_product, s1_flags = self._shift_bytes(m)
-        s2_magnitude, s2_lost, s2_flags = Signal(width), Signal(), Signal.like(s1_flags)
-        magnitude, lost = self._place(m, s1_product, s1_flags.group[2:])
-        m.d.sync += [s2_magnitude.eq(magnitude), s2_lost.eq(lost), s2_flags.eq(s1_flags)]
+        s2_magnitude, s2_flags = Signal(width), Signal.like(s1_flags)
+        m.d.sync += [s2_magnitude.eq(self._place(m, s1_product, s1_flags.group[2:])),
+                     s2_flags.eq(s1_flags)]
+        s2_lost = self._lost(m, s1_product, s2_flags.group[2:])
 
         # Accumulate; max_k products stay within the window.
         m.submodules.adder = adder = Accumulate(
@@ -107,31 +110,38 @@ class Column(wiring.Component):
         return s1_product, s1_flags
 
     def _place(self, m, product, step):
-        """(``product`` moved down by 32 bits for each ``step``, whether a bit fell out)."""
+        """``product`` moved down by 32 bits for each ``step``."""
         geometry = self.geometry
         width = geometry.magnitude_width
         if geometry.is_integer:
-            return Cat(Const(0, geometry.product_place), product)[:width], Const(0)
+            return Cat(Const(0, geometry.product_place), product)[:width]
         # A place of the window sees one bit of the product for each step: at most two of 60 bits.
-        first = geometry.product_place - 24
-        sources, drops = [[] for _ in range(width)], []
+        sources = [[] for _ in range(width)]
         for number in range(1 << len(step)):
             selected = Signal(name=f"is_step_{number}")
             m.d.comb += selected.eq(step == number)
-            low = first - STEP * number
+            low = self._lowest(number)
             for place in range(max(0, low), min(width, low + len(product))):
                 sources[place].append(selected & product[place - low])
-            if low < 0:
-                drops.append((selected, min(-low, len(product))))
+        return Cat(any_of(bits) for bits in sources)
+
+    def _lost(self, m, product, step):
+        """Whether bits fall out below; of the product before a register, the step behind it."""
+        if self.geometry.is_integer:
+            return Const(0)
+        drops = {number: min(max(0, -self._lowest(number)), len(product))
+                 for number in range(1 << len(step))}
+        ends = sorted({0, *drops.values()})
         # Bits that drop out at one step do so at every later one: or them once.
-        lost, so_far, begin = Const(0), Const(0), 0
-        for selected, end in drops:
-            part = Signal(name=f"any_below_{end}")
-            if end > begin:
-                m.d.comb += part.eq(so_far | product[begin:end].any())
-                so_far, begin = part, end
-            lost |= selected & so_far
-        return Cat(any_of(bits) for bits in sources), lost
+        parts = Signal(len(ends) - 1, name="s2_dropped")
+        m.d.sync += parts.eq(Cat(product[low:high].any()
+                                 for low, high in pairwise(ends)))
+        return any_of((step == number) & parts[:ends.index(end)].any()
+                      for number, end in drops.items() if end)
+
+    def _lowest(self, step):
+        """The place of the product's lowest bit at a step."""
+        return self.geometry.product_place - 24 - STEP * step
 
 
 class Lane(wiring.Component):
@@ -180,18 +190,22 @@ class Lane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         geometry = self.geometry
-        clear = delayed(m, self.a.clear, MULTIPLIER_LATENCY + 2, "clear")
+        clear = delayed(m, self.a.clear, MULTIPLIER_LATENCY + 1, "clear")
         for number in range(COLUMNS):
             m.submodules[f"multiplier_{number}"] = multiplier = Multiplier(
                 width=geometry.multiplier_width, target=geometry.target)
             m.submodules[f"column_{number}"] = column = Column(geometry=geometry)
             flags = self._flags(m, number)
+            # A register for each column: it has a load for each bit of the accumulator. Were they
+            # not told apart by what reset does to them, Yosys would make one of all four.
+            column_clear = Signal(init=number % 2, reset_less=number > 1, name=f"clear_{number}")
+            m.d.sync += column_clear.eq(clear)
             m.d.comb += [
                 multiplier.a.eq(self.a.high if number < 2 else self.a.low),
                 multiplier.b.eq(self.b[number].significand),
                 column.product.eq(multiplier.o),
                 column.flags.eq(delayed(m, flags, MULTIPLIER_LATENCY - 1, f"flags_{number}")),
-                column.clear.eq(clear),
+                column.clear.eq(column_clear),
                 column.capture.eq(self.capture),
                 self.drained[number].eq(column.drained),
             ]

@@ -177,7 +177,7 @@ class TileBuffer(wiring.Component):
         """One memory per lane, in which words wait decoded."""
         geometry = self.geometry
         address = Cat(self.index, self.number[0])
-        for number in range(1, OPERAND_LATENCY - RAM_LATENCY + 1):
+        for number in range(1, OPERAND_LATENCY - RAM_LATENCY):
             following = Signal(len(address), name=f"s{number}_address")
             m.d.sync += following.eq(address)
             address = following
@@ -192,8 +192,9 @@ class TileBuffer(wiring.Component):
                 mem.write.eq(s1_write),
                 mem.address.eq(address),
                 mem.read.eq(1),
-                self.o_b[lane].as_value().eq(mem.o),
             ]
+            # From memory to multiplier is a long way.
+            m.d.sync += self.o_b[lane].as_value().eq(mem.o)
 
     def _force(self, m, place, s1_word, s1_place, cursor):
         """Gather the special rows of the tile, window by window, for the reader.
