@@ -68,11 +68,12 @@ class Decoder(wiring.Component):
         m = Module()
 
         # Fields by format; the bias goes to the anchor, so that no two sums follow each other, and
-        # so do the 7 of ceil(d / 8) = (d + 7) // 8.
+        # so do the 7 of ceil(d / 8) = (d + 7) // 8, or the places less d that integers go up.
         negative, looks = Signal(), Signal(LOOKS)
         significand = Signal(self.frame)
         exponent_width = max(f.exponent_width for f in self.formats)
-        exponent, bias_up = Signal(exponent_width), Signal(exponent_width + 1)
+        exponent, bias_up = Signal(exponent_width), Signal(signed(exponent_width + 2))
+        more = -self.geometry.fine if self.geometry.is_integer else 7
         with m.Switch(self.format):
             for fmt in self.formats:
                 with m.Case(fmt.code):
@@ -83,7 +84,7 @@ class Decoder(wiring.Component):
                     m.d.comb += [
                         negative.eq(self.value[fmt.width - 1]),
                         exponent.eq(Cat(biased[0] | ~is_normal, biased[1:])),
-                        bias_up.eq(fmt.bias + (0 if self.geometry.is_integer else 7)),
+                        bias_up.eq(fmt.bias + more),
                         significand.eq(Cat(Const(0, self.frame - len(hidden)), hidden)),
                         looks.exponent_all.eq(biased.all()),
                         looks.exponent_any.eq(biased.any()),
@@ -102,12 +103,13 @@ class Decoder(wiring.Component):
             s1_looks.eq(looks),
         ]
 
-        s2_reach = Signal(len(s1_anchor))  # d + 7, d if integers
+        s2_reach = Signal(len(s1_anchor))  # d + 7, or the fine shift of integers
         s2_significand, s2_negative, s2_kind = (
             Signal.like(significand), Signal(), Signal(Kind))
         kind = _kind(s1_looks)
         m.d.sync += [
-            s2_reach.eq(s1_anchor - s1_exponent),
+            s2_reach.eq(s1_exponent - s1_anchor if self.geometry.is_integer
+                        else s1_anchor - s1_exponent),
             s2_significand.eq(Mux(kind == Kind.FINITE, s1_significand, 0)),
             s2_negative.eq(s1_negative),
             s2_kind.eq(kind),
@@ -127,7 +129,7 @@ class Decoder(wiring.Component):
         """The fine shift and the clipped byte group: d = 8 group - fine shift."""
         geometry = self.geometry
         if geometry.is_integer:
-            return (geometry.fine - reach)[:geometry.fine.bit_length()], Const(0)
+            return reach[:geometry.fine.bit_length()], Const(0)
         group, clip = reach[3:], geometry.group_max
         return ~reach[:3], Mux(group > clip, clip, group)
 

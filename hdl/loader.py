@@ -92,10 +92,11 @@ class Loader(wiring.Component):
         with m.If(accepts):
             m.d.sync += [
                 is_busy.eq(1), operation.eq(new), wide.eq(is_wide(new)), is_empty.eq(new.k == 0),
-                rows_beyond.eq(new.k - 2), is_first.eq(1), is_anchors.eq(1), row.eq(0),
+                is_first.eq(1), is_anchors.eq(1), row.eq(0),
             ]
-        with m.If(s1_accepts):
-            m.d.sync += self._tile(self.tiles[bank], operation, wide)
+        with m.If(s1_accepts):  # its first words are anchors: no row of indices ends yet
+            m.d.sync += [rows_beyond.eq(operation.k - 2),
+                         *self._tile(self.tiles[bank], operation, wide)]
         with m.If(takes):
             m.d.sync += lane.eq(Mux(ends_row, 0, lane + 1))
             with m.If(ends_row):

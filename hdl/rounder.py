@@ -16,6 +16,7 @@ WEIGHT = signed(13)
 """Shape of the exponent of a sum's lowest bit."""
 
 KEPT = FP32.significand_width + 1  # significand and guard bit of the widest result
+FIELD = 14  # bits of a biased exponent on its way
 GROUP = 8  # bits of which it is known at once whether all are zeros
 
 
@@ -215,7 +216,7 @@ class Packer(wiring.Component):
         # From KEPT + 1 places on only the sticky bit is left.
         is_subnormal = s1_below > 0
         s2, s2_below, s2_excess = Signal(NORMALISED), Signal(range(32)), Signal.like(excess)
-        s2_field, s2_has_field = Signal(14), Signal()
+        s2_field, s2_has_field = Signal(FIELD), Signal()
         m.d.sync += [
             s2.eq(s1),
             s2_below.eq(Mux(is_subnormal, Mux(s1_below > 31, 31, s1_below), 0)),
@@ -224,7 +225,7 @@ class Packer(wiring.Component):
             s2_has_field.eq(~is_subnormal & s1.significand[-1]),
         ]
         drop = s2_excess + s2_below
-        s3, s3_amount, s3_field = Signal(NORMALISED), Signal(range(32)), Signal(14)
+        s3, s3_amount, s3_field = Signal(NORMALISED), Signal(range(32)), Signal(FIELD)
         m.d.sync += [
             s3.eq(s2),
             s3_amount.eq(Mux(drop > 31, 31, drop)),
@@ -248,7 +249,7 @@ class Packer(wiring.Component):
         """Round, and say what takes the place of a value beyond the format's."""
         # Exponent and mantissa side by side: the carry out of a rounding up is the exponent's. The
         # hidden bit is the field's, too: it tells subnormals that have become normal.
-        fields = Signal(14 + FP32.mantissa_width)
+        fields = Signal(FIELD + 1 + FP32.mantissa_width)
         with m.Switch(stage.result):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
@@ -297,4 +298,5 @@ def _exceeds(magnitude, fmt):
     low = (first & -first).bit_length() - 1
     high = fmt.width - 1
     assert first >> low == (1 << high - low) - 1
-    return magnitude[high:].any() | magnitude[low:high].all()
+    end = fmt.mantissa_width + FIELD + 1  # exponent and mantissa, and the carry
+    return magnitude[high:end].any() | magnitude[low:high].all()

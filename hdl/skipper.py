@@ -82,7 +82,7 @@ class Picker(wiring.Component):
 
     Timing
     ------
-    Latency 1 cycle; max(1, bits that are set) cycles, and the next bits without a pause. ``o``
+    Latency 2 cycles; max(1, bits that are set) cycles, and the next bits without a pause. ``o``
     comes from registers; ``i.ready`` follows from ``o.ready``.
     """
 
@@ -95,17 +95,26 @@ class Picker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        o, new, others = self.o.payload, self.i.payload, Signal.like(self.i.payload.bits)
-        m.d.comb += self.i.ready.eq(~self.o.valid | (self.o.ready & o.is_last))
+        # What is given, what is left of it, and the same of the bits that come next.
+        s1_valid, s1, s1_others = (
+            Signal(), Signal.like(self.o.payload), Signal.like(self.i.payload.bits))
+        o, others, moves = self.o.payload, Signal.like(s1_others), Signal()
+        m.d.comb += [
+            moves.eq(~self.o.valid | (self.o.ready & o.is_last)),
+            self.i.ready.eq(~s1_valid | moves),
+        ]
 
-        def pick(bits):
-            rest = without_lowest(bits)
-            return [o.bit.eq(bits & ~rest), others.eq(rest), o.is_last.eq(~more_than_one(bits))]
+        def pick(into, rest, bits):
+            left = without_lowest(bits)
+            return [into.bit.eq(bits & ~left), into.is_last.eq(~more_than_one(bits)), rest.eq(left)]
 
         with m.If(self.i.ready):
-            m.d.sync += [self.o.valid.eq(self.i.valid), o.along.eq(new.along), *pick(new.bits)]
+            m.d.sync += [s1_valid.eq(self.i.valid), s1.along.eq(self.i.payload.along),
+                         *pick(s1, s1_others, self.i.payload.bits)]
+        with m.If(moves):
+            m.d.sync += [self.o.valid.eq(s1_valid), o.eq(s1), others.eq(s1_others)]
         with m.Elif(self.o.ready):
-            m.d.sync += pick(others)
+            m.d.sync += pick(o, others, others)
         return m
 
 
@@ -140,7 +149,7 @@ class Skipper(wiring.Component):
     ------
     A window takes max(1, elements that count) cycles, and the next one follows without a bubble:
     a row takes the sum of that over its windows. From a window's transfer to its first token's:
-    seven cycles. ``o`` comes from registers; ``i_mask.ready`` and ``i_values.ready`` follow from
+    nine cycles. ``o`` comes from registers; ``i_mask.ready`` and ``i_values.ready`` follow from
     registers, and from no port.
 
     Raises

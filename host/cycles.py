@@ -36,7 +36,7 @@ from .plan import MOST_ROWS, pieces, tile_columns
 __all__ = ["GemmWork", "gemm_cycles"]
 
 LOAD_LATENCY = DECODE_LATENCY + 2                     # last word to tile
-ISSUE_LATENCY = 11                                   # tile to the first operand's issue
+ISSUE_LATENCY = 13                                   # tile to the first operand's issue
 RELEASE_LATENCY = OPERAND_LATENCY + LANE_LATENCY + 2  # last operand to a free bank
 NEVER = -(1 << 62)
 
