@@ -58,13 +58,13 @@ def rows_end_once(m, dut):
     """As many rows end in the tokens as in the windows."""
     entered = saturating_count(m, transfer(dut.i_mask) & dut.i_mask.payload.last)
     left = saturating_count(m, transfer(dut.o) & dut.o.payload.last)
-    m.d.comb += Assert((left <= entered) & (entered <= left + 9))
+    m.d.comb += Assert((left <= entered) & (entered <= left + 12))
 
 
 def test_skipper():
     prove(Skipper(block=8, max_k=16), words_are_numbered, tokens_of_the_first_window_are_right,
-          depth=12, contract=False)
-    prove(Skipper(block=8, max_k=16), rows_end_once, depth=12, contract=False)
+          depth=14, contract=False)
+    prove(Skipper(block=8, max_k=16), rows_end_once, depth=14, contract=False)
 
 
 def test_skipper_contract_for_all_time():
@@ -76,7 +76,7 @@ def test_skipper_mutant_is_refused(monkeypatch):
     monkeypatch.setattr(skipper, "encode", lambda selected: Mux(selected[-1], 0, encode(selected)))
     with pytest.raises(ProofFailed):
         prove(Skipper(block=8, max_k=16), words_are_numbered,
-              tokens_of_the_first_window_are_right, depth=12)
+              tokens_of_the_first_window_are_right, depth=14)
 
 
 def words_go_with_their_rows(m, dut):
