@@ -14,9 +14,8 @@ from amaranth.hdl import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .buffer import StreamBuffer
 from .geometry import Geometry
-from .layouts import WORD_WIDTH, ForceWindow, Operation, Result, RowAnchor, mask_word
+from .layouts import WORD_WIDTH, Operation, Result, RowAnchor, mask_word
 from .skipper import Skipper
 from .vpcu import Vpcu
 
@@ -83,18 +82,16 @@ class Engine(wiring.Component):
         geometry = self.geometry
         m.submodules.skipper = skipper = Skipper(
             block=WORD_WIDTH, max_k=geometry.max_k, scale_block=geometry.scale_block)
-        m.submodules.windows = windows = StreamBuffer(ForceWindow)
         m.submodules.vpcu = vpcu = Vpcu(
             **{field.name: getattr(geometry, field.name) for field in fields(Geometry)})
         for name in ("i_operation", "i_b", "i_row"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(vpcu, name))
         wiring.connect(m, wiring.flipped(self.i_values), skipper.i_values)
         wiring.connect(m, skipper.o, vpcu.i_a)
-        wiring.connect(m, vpcu.o_force, windows.i)
         wiring.connect(m, vpcu.o, wiring.flipped(self.o))
 
         # A mask word and the force window of the same indices go together.
-        mask, force = skipper.i_mask, windows.o
+        mask, force = skipper.i_mask, vpcu.o_force
         m.d.comb += [
             mask.valid.eq(self.i_mask.valid & force.valid),
             self.i_mask.ready.eq(mask.ready & force.valid),

@@ -149,7 +149,7 @@ class Skipper(wiring.Component):
     ------
     A window takes max(1, elements that count) cycles, and the next one follows without a bubble:
     a row takes the sum of that over its windows. From a window's transfer to its first token's:
-    nine cycles. ``o`` comes from registers; ``i_mask.ready`` and ``i_values.ready`` follow from
+    ten cycles. ``o`` and ``i_mask.ready`` come from registers; ``i_values.ready`` follows from
     registers, and from no port.
 
     Raises
@@ -189,28 +189,27 @@ class Skipper(wiring.Component):
         ]
         bit, chunk = elements.o.payload.bit, elements.o.payload.along
 
-        # The element, about to meet its value.
+        # The element, about to meet its value: from here on nothing stalls.
         m.submodules.unpacker = unpacker = ValueUnpacker(
             max_k=self.max_k, scale_block=self.scale_block)
         wiring.connect(m, wiring.flipped(self.i_values), unpacker.i_values)
         wiring.connect(m, unpacker.o, wiring.flipped(self.o))
         s3_valid, s3 = Signal(), Signal(element_layout(self.max_k, self.scale_block))
         m.d.comb += [
+            elements.o.ready.eq(unpacker.has_room),
             unpacker.i.valid.eq(s3_valid),
             unpacker.i.payload.eq(s3),
-            elements.o.ready.eq(~s3_valid | unpacker.i.ready),
         ]
-        with m.If(elements.o.ready):
-            m.d.sync += [
-                s3_valid.eq(elements.o.valid),
-                s3.takes_value.eq((bit & chunk.nonzero).any()),
-                s3.format.eq(chunk.format),
-                s3.index.eq(Cat(encode(bit), chunk.place)),
-                s3.last.eq(chunk.last & elements.o.payload.is_last),
-                s3.empty.eq(~bit.any()),
-            ]
-            if self.scale_block:
-                m.d.sync += s3.scale.eq(chunk.scale)
+        m.d.sync += [
+            s3_valid.eq(elements.o.valid & elements.o.ready),
+            s3.takes_value.eq((bit & chunk.nonzero).any()),
+            s3.format.eq(chunk.format),
+            s3.index.eq(Cat(encode(bit), chunk.place)),
+            s3.last.eq(chunk.last & elements.o.payload.is_last),
+            s3.empty.eq(~bit.any()),
+        ]
+        if self.scale_block:
+            m.d.sync += s3.scale.eq(chunk.scale)
         return m
 
     def _window(self, m, o):
@@ -223,20 +222,16 @@ class Skipper(wiring.Component):
 
         # The window that comes next, and which of its chunks count.
         m.submodules.picker = picker = Picker(width=chunks, shape=window)
-        s0_valid, s0, s0_chunks = Signal(), Signal(window), Signal(chunks)
+        m.submodules.windows = windows = StreamBuffer(picker.i.payload.shape())
+        wiring.connect(m, windows.o, picker.i)
+        new = windows.i.payload
         m.d.comb += [
-            self.i_mask.ready.eq(~s0_valid | picker.i.ready),
-            picker.i.valid.eq(s0_valid),
-            picker.i.payload.bits.eq(s0_chunks),
-            picker.i.payload.along.eq(s0),
+            self.i_mask.ready.eq(windows.i.ready),
+            windows.i.valid.eq(self.i_mask.valid),
+            new.bits.eq(Cat(part.any() for part in chunks_of(counts))),
+            new.along.counts.eq(counts),
+            *(new.along[name].eq(mask[name]) for name, _ in window if name != "counts"),
         ]
-        with m.If(self.i_mask.ready):
-            m.d.sync += [
-                s0_valid.eq(self.i_mask.valid),
-                s0.counts.eq(counts),
-                *(s0[name].eq(mask[name]) for name, _ in window if name != "counts"),
-                s0_chunks.eq(Cat(part.any() for part in chunks_of(counts))),
-            ]
 
         # The window under way, chunk by chunk.
         s1, selected, is_last = (picker.o.payload[name] for name in ("along", "bit", "is_last"))

@@ -1,8 +1,8 @@
-"""Where tiles of B wait: two banks of memory behind the loader, and the force windows.
+"""What is known of the tiles of B in the lanes' memories: two banks, and their force windows.
 
 ::
 
-    i_operation, i_b -> Loader -> lane memories ------> o_b
+    i_operation, i_b -> Loader -----------------------> o_word
                           |`----> anchors ------------> o_anchors
                           |`----> o_tile (once loaded)
                           `-----> force memory -> ForceReader -> o_force
@@ -13,11 +13,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .force import ForceReader
-from .geometry import OPERAND_LATENCY, Kind
-from .lane import COLUMNS
+from .geometry import Kind
+from .lane import COLUMNS, lane_word
 from .layouts import WORD_WIDTH, ForceWindow, Operation
 from .loader import WINDOW, Loader, Tile, anchor_address
-from .ram import RAM_LATENCY, Ram
+from .ram import Ram
 
 __all__ = ["TileBuffer", "TileCursor"]
 
@@ -72,7 +72,7 @@ class TileCursor(wiring.Component):
 
 
 class TileBuffer(wiring.Component):
-    """Holds two tiles of B: one loads while the other one is used.
+    """Keeps account of two tiles of B: one loads while the other one is used.
 
     Parameters
     ----------
@@ -94,10 +94,8 @@ class TileBuffer(wiring.Component):
         A row's last operand is read.
     o_force : Out(stream of ForceWindow)
         For each row of each loaded operation: which rows of B may not be skipped.
-    index : In(range(geometry.b_depth)), number : In(2)
-        Index k in the tile of that number.
-    o_b : Out(ArrayLayout(ArrayLayout(geometry.slot, 4), lanes))
-        The decoded words at ``index``, ``OPERAND_LATENCY`` (5) cycles later.
+    o_word : Out(lane_word(geometry))
+        Decoded words, for the lanes to keep.
     release, release_bank : In(1)
         ``release`` makes that bank free: nothing of it is in use.
     anchor_address : In(anchor_address(geometry))
@@ -119,10 +117,7 @@ class TileBuffer(wiring.Component):
             "o_tile": Out(stream.Signature(Tile)),
             "o_force": Out(stream.Signature(ForceWindow)),
             "next_row": In(1),
-            "index": In(range(geometry.b_depth)),
-            "number": In(2),
-            "o_b": Out(data.ArrayLayout(data.ArrayLayout(geometry.slot, COLUMNS),
-                                        geometry.lanes)),
+            "o_word": Out(lane_word(geometry)),
             "release": In(1),
             "release_bank": In(1),
             "anchor_address": In(anchor_address(geometry)),
@@ -136,9 +131,14 @@ class TileBuffer(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i_b), loader.i_b)
         self._anchors(m, loader)
 
-        # A decoded word and its place, in a register on the way to all lanes' memories.
         s1_word, s1_place = Signal.like(loader.o), Signal.like(loader.o_place)
         m.d.sync += [s1_word.eq(loader.o), s1_place.eq(loader.o_place)]
+        m.d.comb += [
+            self.o_word.slots.eq(loader.o),
+            self.o_word.lane.eq(loader.o_place.lane),
+            self.o_word.address.eq(Cat(loader.o_place.row, loader.o_place.bank)),
+            self.o_word.write.eq(loader.o_place.write),
+        ]
 
         # A bank is taken until its release, and loaded until each of its two readers is done.
         is_taken, is_free = Signal(2), Signal(2)
@@ -157,7 +157,6 @@ class TileBuffer(wiring.Component):
             tile.next_row.eq(self.next_row),
         ]
         wiring.connect(m, tile.o, wiring.flipped(self.o_tile))
-        self._lanes(m, loader.o_place, s1_word, s1_place)
         self._force(m, loader.o_place, s1_word, s1_place, force)
         return m
 
@@ -172,29 +171,6 @@ class TileBuffer(wiring.Component):
             mem.address.eq(self.anchor_address), mem.read.eq(1),
             self.o_anchors.as_value().eq(mem.o),
         ]
-
-    def _lanes(self, m, place, s1_word, s1_place):
-        """One memory per lane, in which words wait decoded."""
-        geometry = self.geometry
-        address = Cat(self.index, self.number[0])
-        for number in range(1, OPERAND_LATENCY - RAM_LATENCY):
-            following = Signal(len(address), name=f"s{number}_address")
-            m.d.sync += following.eq(address)
-            address = following
-        for lane in range(geometry.lanes):
-            m.submodules[f"memory_{lane}"] = mem = Ram(
-                width=s1_word.shape().size, depth=2 * geometry.b_depth, target=geometry.target)
-            s1_write = Signal(name=f"s1_write_{lane}")
-            m.d.sync += s1_write.eq(place.write & (place.lane == lane))
-            m.d.comb += [
-                mem.i_address.eq(Cat(s1_place.row, s1_place.bank)),
-                mem.i_data.eq(s1_word),
-                mem.write.eq(s1_write),
-                mem.address.eq(address),
-                mem.read.eq(1),
-            ]
-            # From memory to multiplier is a long way.
-            m.d.sync += self.o_b[lane].as_value().eq(mem.o)
 
     def _force(self, m, place, s1_word, s1_place, cursor):
         """Gather the special rows of the tile, window by window, for the reader.

@@ -1,7 +1,7 @@
 """Gives the elements of a row their values, from 64-bit words."""
 
 from amaranth.hdl import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import any_of
@@ -22,6 +22,47 @@ def element_layout(max_k, scale_block):
                              | {"takes_value": 1, "format": FormatCode})
 
 
+class Waiting(wiring.Component):
+    """Keeps up to 16 payloads until they are taken, and stops their source in time.
+
+    So that nothing on the way here has to be able to stand still.
+
+    Members
+    -------
+    i : In(stream of shape, always ready), o : Out(stream of shape)
+        What comes, and the same two cycles later.
+    has_room : Out(1)
+        Fewer than 8 wait. It is a cycle late.
+    """
+
+    DEPTH = 16  # what distributed RAM of an ECP5 has
+
+    def __init__(self, shape):
+        self.shape = shape
+        super().__init__({
+            "i": In(stream.Signature(shape, always_ready=True)),
+            "o": Out(stream.Signature(shape)),
+            "has_room": Out(1, init=1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.memory = mem = memory.Memory(shape=self.shape, depth=self.DEPTH, init=[])
+        write, read = mem.write_port(), mem.read_port(domain="comb")
+        # One bit more than an address: the pointers' difference is how many wait.
+        begin, end = Signal(range(2 * self.DEPTH)), Signal(range(2 * self.DEPTH))
+        waiting = (end - begin)[:len(end)]
+        m.d.comb += [
+            write.addr.eq(end), write.data.eq(self.i.payload), write.en.eq(self.i.valid),
+            read.addr.eq(begin),
+        ]
+        m.d.sync += [end.eq(end + self.i.valid), self.has_room.eq(waiting < self.DEPTH // 2)]
+        with m.If(self.o.ready | ~self.o.valid):
+            m.d.sync += [self.o.valid.eq(begin != end), self.o.payload.eq(read.data),
+                         begin.eq(begin + (begin != end))]
+        return m
+
+
 class ValueUnpacker(wiring.Component):
     """Joins elements with their values, packed in 64-bit words, lowest first.
 
@@ -35,8 +76,10 @@ class ValueUnpacker(wiring.Component):
 
     Members
     -------
-    i : In(stream of element_layout(max_k, scale_block))
+    i : In(stream of element_layout(max_k, scale_block), always ready)
         The elements. The format's width may change from row to row.
+    has_room : Out(1)
+        Elements may set out. What does within three cycles after it fell has a place, too.
     i_values : In(stream of unsigned(64))
         Words of eight, four or two values. A row of no values has no word; what is left of a
         row's last word is padding.
@@ -45,15 +88,16 @@ class ValueUnpacker(wiring.Component):
 
     Timing
     ------
-    One element per cycle, from word to word and from row to row; from ``i`` to ``o`` two cycles.
+    One element per cycle, from word to word and from row to row; from ``i`` to ``o`` three cycles.
     A word's first value can be given the cycle after the word was accepted; ``i_values.ready``
-    follows from registers, ``i.ready`` and ``o`` are registers.
+    follows from registers, ``has_room`` and ``o`` are registers.
     """
 
     def __init__(self, *, max_k, scale_block):
         self.max_k, self.scale_block = max_k, scale_block
         super().__init__({
-            "i": In(stream.Signature(element_layout(max_k, scale_block))),
+            "i": In(stream.Signature(element_layout(max_k, scale_block), always_ready=True)),
+            "has_room": Out(1, init=1),
             "i_values": In(stream.Signature(WORD_WIDTH)),
             "o": Out(stream.Signature(skipper_token(max_k, scale_block))),
         })
@@ -64,10 +108,11 @@ class ValueUnpacker(wiring.Component):
         kept = [name for name, _ in token if name != "value"]
         # ``octets``, ``pairs``, ``halves``: which byte of the word is the value's lowest, which
         # pair of bytes if it has two or more, which half if it has four.
-        m.submodules.placed = placed = StreamBuffer(data.StructLayout(
+        m.submodules.placed = placed = Waiting(data.StructLayout(
             {name: token[name].shape for name in kept}
             | {"takes_value": 1, "ends_word": 1,
                "octets": OCTETS, "pairs": OCTETS // 2, "halves": OCTETS // 4}))
+        m.d.comb += self.has_room.eq(placed.has_room)
         self._place(m, placed.i, kept)
 
         m.submodules.joined = joined = StreamBuffer(token)
@@ -90,15 +135,13 @@ class ValueUnpacker(wiring.Component):
         """Say where each element's value lies in its word."""
         element, placed = self.i.payload, o.payload
         place, following = Signal(range(OCTETS)), Signal(range(2 * OCTETS))
-        moves, at = Signal(), Signal(OCTETS)
+        at = Signal(OCTETS)
 
         def choose(of_width):
             return by_width(element.format, of_width)
 
         m.d.comb += [
             o.valid.eq(self.i.valid),
-            self.i.ready.eq(o.ready),
-            moves.eq(o.valid & o.ready),
             *(placed[name].eq(element[name]) for name in kept),
             placed.takes_value.eq(element.takes_value),
             following.eq(place + choose(lambda width: width // 8)),
@@ -109,9 +152,9 @@ class ValueUnpacker(wiring.Component):
             placed.pairs.eq(Mux(choose(lambda width: width > 8), at[::2], 0)),
             placed.halves.eq(Mux(choose(lambda width: width > 16), at[::4], 0)),
         ]
-        with m.If(moves & element.last):
+        with m.If(o.valid & element.last):
             m.d.sync += place.eq(0)
-        with m.Elif(moves & element.takes_value):
+        with m.Elif(o.valid & element.takes_value):
             m.d.sync += place.eq(following)
 
     def _value(self, word, element):

@@ -4,9 +4,10 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import delayed
 from .buffer import StreamBuffer
 from .decode import Decoder
-from .drain import Drain, captured, drain_latency
+from .drain import DRAIN_LATENCY, Drain, captured
 from .formats import FormatCode
 from .geometry import LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY, Geometry
 from .lane import COLUMNS, Lane, broadcast
@@ -20,6 +21,7 @@ from .layouts import (
     skipper_token,
 )
 from .loader import halves, narrow
+from .ram import RAM_LATENCY
 from .results import RESULTS_LATENCY, ROOM_LATENCY, ResultBuffer
 from .rounder import Rounder
 from .tile import TileBuffer
@@ -115,7 +117,7 @@ class Vpcu(wiring.Component):
         wiring.connect(m, drain.o, rounder.i)
 
         columns = geometry.lanes * COLUMNS
-        latency = (OPERAND_LATENCY + LANE_LATENCY + drain_latency(geometry.lanes)
+        latency = (OPERAND_LATENCY + LANE_LATENCY + DRAIN_LATENCY
                    + ROUND_LATENCY + RESULTS_LATENCY)
         assert latency + ROOM_LATENCY <= IN_FLIGHT
         m.submodules.results = results = ResultBuffer(
@@ -124,13 +126,13 @@ class Vpcu(wiring.Component):
         wiring.connect(m, rounder.o, results.i)
         wiring.connect(m, results.o, wiring.flipped(self.o))
 
-        step, operand = self._issue(m, tiles, results)
+        step, address, operand = self._issue(m, tiles, results)
         steps = [step]
         for number in range(1, OPERAND_LATENCY + LANE_LATENCY + 1):
             stage = Signal(Step, name=f"s{number}_step")
             m.d.sync += stage.eq(steps[-1])
             steps.append(stage)
-        self._lanes(m, tiles, drain, steps, operand)
+        self._lanes(m, tiles, drain, steps, address, operand)
         m.d.comb += [
             tiles.release.eq(steps[-1].release),
             tiles.release_bank.eq(steps[-1].row.number[0]),
@@ -163,7 +165,7 @@ class Vpcu(wiring.Component):
         return rows.o
 
     def _issue(self, m, tiles, results):
-        """Join token and row, and look up the operand of B: (step, decoded operand)."""
+        """Join token and row: (step, address of the operand of B, decoded operand of A)."""
         geometry, token = self.geometry, self.i_a.payload
         rows = self._rows(m, tiles)
         row = rows.payload
@@ -178,8 +180,6 @@ class Vpcu(wiring.Component):
             captures.eq(issues & token.last & row.drain),
             self.i_a.ready.eq(may_issue),
             rows.ready.eq(issues & token.last),
-            tiles.index.eq(token.index),
-            tiles.number.eq(row.captured.number),
         ]
         is_first, stays_blocked = Signal(init=1), is_blocked & (columns_left != 1)
         m.d.sync += [
@@ -206,26 +206,31 @@ class Vpcu(wiring.Component):
             decoder.anchor.eq(row.anchor + UNSCALED - token.scale if geometry.scale_block
                               else row.anchor),
         ]
-        return step, decoder.o
+        index = token.index[:(geometry.b_depth - 1).bit_length()]
+        return step, Cat(index, row.captured.number[0]), decoder.o
 
-    def _lanes(self, m, tiles, drain, steps, operand):
-        """Broadcast the operand to the lanes: zero, unless there is one."""
+    def _lanes(self, m, tiles, drain, steps, address, operand):
+        """The row of lanes, and the operand for its first one: zero, unless there is one."""
         geometry, step = self.geometry, steps[OPERAND_LATENCY - 1]
         a = Signal(broadcast(geometry))
         high = low = narrow(geometry, operand.significand)
         if geometry.is_wide:
             high, low = (Mux(step.row.wide, half, high) for half in halves(operand.significand))
-        m.d.sync += [
+        m.d.comb += [
             a.high.eq(Mux(step.present, high, 0)),
             a.low.eq(Mux(step.present, low, 0)),
             *(a[name].eq(operand[name]) for name in ("group", "negative", "kind")),
             *(a[name].eq(step[name]) for name in ("clear", "present")),
         ]
+        # With the register in the lane and the one behind its memory, B comes with the operand.
+        address = delayed(m, address, OPERAND_LATENCY - RAM_LATENCY - 2, "address")
+        chain = {"word": tiles.o_word, "address": address, "a": a,
+                 "capture": steps[-1].capture, "selected": drain.selected}
+        sums = drain.sums
         for number in range(geometry.lanes):
-            m.submodules[f"lane_{number}"] = lane = Lane(geometry=geometry)
+            m.submodules[f"lane_{number}"] = lane = Lane(geometry=geometry, number=number)
             m.d.comb += [
-                lane.a.eq(a),
-                lane.b.eq(tiles.o_b[number]),
-                lane.capture.eq(steps[-1].capture),
-                drain.drained[number].eq(lane.drained),
+                *(getattr(lane, f"i_{name}").eq(value) for name, value in chain.items()),
+                sums.eq(lane.o_sums),
             ]
+            chain, sums = {name: getattr(lane, f"o_{name}") for name in chain}, lane.i_sums

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ..gen.config import Configuration
-from ..hdl.drain import drain_latency
+from ..hdl.drain import DRAIN_LATENCY
 from ..hdl.formats import Format, lookup
 from ..hdl.geometry import DECODE_LATENCY, LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY
 from ..hdl.lane import COLUMNS
@@ -140,14 +140,14 @@ def _drain_cycles(config: Configuration) -> int:
 
 def _cycles(config: Configuration, k: int, tiles: Sequence[_Rows], scaled: bool) -> int:
     """Cycles of a product, or of a batch of them one after the other, tile by tile."""
-    lanes, drain = config.vpcu.lanes, _drain_cycles(config)
+    drain = _drain_cycles(config)
     clock = _Clock(drain)
     words = [tile_words(config, high - low, scaled) for low, high in
              pieces(k, config.vpcu.b_depth)]
     for rows in tiles:
         for place, (first, others, drains) in enumerate(rows.operations):
             clock.run(words[place % len(words)], first, others, drains=drains)
-    latency = (OPERAND_LATENCY + LANE_LATENCY + drain_latency(lanes) + ROUND_LATENCY
+    latency = (OPERAND_LATENCY + LANE_LATENCY + DRAIN_LATENCY + ROUND_LATENCY
                + RESULTS_LATENCY)
     return int(np.sum(clock.issued + latency + drain))
 

@@ -106,6 +106,6 @@ async def check(dut, everything, stalls):
     tokens = [token for row in everything for token in row.tokens]
     assert await sink.take(len(tokens)) == tokens
     if set(stalls) == {"flowing"}:
-        assert sink.stamps[0] - masks.stamps[0] == 9
+        assert sink.stamps[0] - masks.stamps[0] == 10
         assert sink.stamps[-1] - sink.stamps[0] + 1 == sum(row.cycles for row in everything)
     await finish(masks, values, sink)

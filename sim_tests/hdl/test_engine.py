@@ -7,7 +7,7 @@ import pytest
 import torch
 from amaranth.hdl import Const, Module, Mux
 
-import exactum.hdl.lane as lane_module
+import exactum.hdl.column as column_module
 import exactum.hdl.loader as loader_module
 import exactum.hdl.vpcu as vpcu_module
 from exactum.benches.product_cases import directed, random_bits, sparse_bits
@@ -166,12 +166,12 @@ def unsigned(self, platform):
     return m
 
 
-SHIFT = lane_module.Column._shift_bytes
+SHIFT = column_module.Column._shift_bytes
 HALVES = loader_module.halves
 MUTANTS = {
-    "a byte shift without its lowest bit": (lane_module.Column, "_shift_bytes", misaligned,
+    "a byte shift without its lowest bit": (column_module.Column, "_shift_bytes", misaligned,
                                             random_product(("fp16", "e5m2"), (2, 3, 2))),
-    "dropped bits are not told": (lane_module.Column, "_lost", silent,
+    "dropped bits are not told": (column_module.Column, "_lost", silent,
                                   directed_product(("bf16", "fp32"))),
     "an adder that does not subtract": (Accumulate, "elaborate", unsigned,
                                         directed_product(("e4m3", "e4m3"))),
