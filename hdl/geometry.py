@@ -21,7 +21,7 @@ OPERAND_LATENCY = DECODE_LATENCY + 2
 LANE_LATENCY = MULTIPLIER_LATENCY + 3
 """Cycles from the operands to the accumulator: multiply, align in two steps, add."""
 
-ROUND_LATENCY = 19
+ROUND_LATENCY = 20
 """Cycles from a sum to its rounded result."""
 
 SCALE_BLOCKS = (0, 16, 32, 64)

@@ -75,10 +75,10 @@ class Loader(wiring.Component):
 
         is_busy, row, lane = Signal(), Signal(16), Signal(range(max(2, lanes)))
         operation, wide, is_empty = Signal(Operation), Signal(), Signal()
-        rows_beyond = Signal(signed(17))  # of indices, behind the next one
+        rows_beyond, all_beyond = Signal(signed(17)), Signal(signed(17))  # behind the next index
         # A row of words holds the tile's anchors, those of a block of scales, or an index.
         is_first, is_anchors = Signal(), Signal()
-        ends_row = lane == lanes - 1
+        ends_row = Signal(init=lanes == 1)  # the word is that of the last lane
         is_done = Mux(is_anchors, is_empty, rows_beyond < 0)
         takes = is_busy & self.i_b.valid
         m.d.comb += [
@@ -92,13 +92,15 @@ class Loader(wiring.Component):
         with m.If(accepts):
             m.d.sync += [
                 is_busy.eq(1), operation.eq(new), wide.eq(is_wide(new)), is_empty.eq(new.k == 0),
-                is_first.eq(1), is_anchors.eq(1), row.eq(0),
+                all_beyond.eq(new.k - 2), is_first.eq(1), is_anchors.eq(1), row.eq(0),
             ]
         with m.If(s1_accepts):  # its first words are anchors: no row of indices ends yet
-            m.d.sync += [rows_beyond.eq(operation.k - 2),
+            m.d.sync += [rows_beyond.eq(all_beyond),
                          *self._tile(self.tiles[bank], operation, wide)]
         with m.If(takes):
             m.d.sync += lane.eq(Mux(ends_row, 0, lane + 1))
+            if lanes > 1:
+                m.d.sync += ends_row.eq(lane == lanes - 2)
             with m.If(ends_row):
                 m.d.sync += [is_first.eq(0), is_anchors.eq(self._anchors_next(
                     operation, is_first, is_anchors, row)), row.eq(row + ~is_anchors)]

@@ -51,7 +51,7 @@ class Rounder(wiring.Component):
 
     Timing
     ------
-    One result per cycle, latency ``ROUND_LATENCY`` (19) cycles.
+    One result per cycle, latency ``ROUND_LATENCY`` (20) cycles.
 
     Numerics
     --------
@@ -187,7 +187,7 @@ def _skip_zeros(m, value, clear, step):
 
 
 class Packer(wiring.Component):
-    """Shifts to the result's grid, rounds and packs: 10 cycles."""
+    """Shifts to the result's grid, rounds and packs: 11 cycles."""
 
     def __init__(self):
         super().__init__({"i": In(NORMALISED), "o": Out(Result)})
@@ -196,44 +196,47 @@ class Packer(wiring.Component):
         m = Module()
 
         # The grid: narrower significands and subnormals leave further bits behind.
-        lowest, excess = Signal(signed(9)), Signal(range(KEPT))
+        s1, lowest, biased, excess = (
+            Signal(NORMALISED), Signal(signed(9)), Signal(signed(9)), Signal(range(KEPT)))
+        m.d.sync += s1.eq(self.i)
         with m.Switch(self.i.result):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
-                    m.d.comb += [
+                    m.d.sync += [
                         lowest.eq(fmt.min_exponent),
+                        biased.eq(1 - fmt.min_exponent),
                         excess.eq(FP32.mantissa_width - fmt.mantissa_width),
                     ]
-        s1, s1_below, s1_excess = Signal(NORMALISED), Signal(signed(15)), Signal.like(excess)
-        s1_field = Signal(15)  # the biased exponent, if it is a normal value's
+        s2, s2_below, s2_excess = Signal(NORMALISED), Signal(signed(15)), Signal.like(excess)
+        s2_field = Signal(15)  # the biased exponent, if it is a normal value's
         m.d.sync += [
-            s1.eq(self.i),
-            s1_excess.eq(excess),
-            s1_below.eq(lowest - self.i.exponent),
-            s1_field.eq(self.i.exponent - lowest + 1),
+            s2.eq(s1),
+            s2_excess.eq(excess),
+            s2_below.eq(lowest - s1.exponent),
+            s2_field.eq(s1.exponent + biased),
         ]
 
         # From KEPT + 1 places on only the sticky bit is left.
-        is_subnormal = s1_below > 0
-        s2, s2_below, s2_excess = Signal(NORMALISED), Signal(range(32)), Signal.like(excess)
-        s2_field, s2_has_field = Signal(FIELD), Signal()
-        m.d.sync += [
-            s2.eq(s1),
-            s2_below.eq(Mux(is_subnormal, Mux(s1_below > 31, 31, s1_below), 0)),
-            s2_excess.eq(s1_excess),
-            s2_field.eq(s1_field),
-            s2_has_field.eq(~is_subnormal & s1.significand[-1]),
-        ]
-        drop = s2_excess + s2_below
-        s3, s3_amount, s3_field = Signal(NORMALISED), Signal(range(32)), Signal(FIELD)
+        is_subnormal = s2_below > 0
+        s3, s3_below, s3_excess = Signal(NORMALISED), Signal(range(32)), Signal.like(excess)
+        s3_field, s3_has_field = Signal(FIELD), Signal()
         m.d.sync += [
             s3.eq(s2),
-            s3_amount.eq(Mux(drop > 31, 31, drop)),
-            s3_field.eq(Mux(s2_has_field, s2_field, 0)),
+            s3_below.eq(Mux(is_subnormal, Mux(s2_below > 31, 31, s2_below), 0)),
+            s3_excess.eq(s2_excess),
+            s3_field.eq(s2_field),
+            s3_has_field.eq(~is_subnormal & s2.significand[-1]),
         ]
-        kept, sticky, stage, field = s3.significand, s3.sticky, s3, s3_field
-        amount = s3_amount
-        for name, places in (("s4", slice(3, 5)), ("s5", slice(0, 3))):
+        drop = s3_excess + s3_below
+        s4, s4_amount, s4_field = Signal(NORMALISED), Signal(range(32)), Signal(FIELD)
+        m.d.sync += [
+            s4.eq(s3),
+            s4_amount.eq(Mux(drop > 31, 31, drop)),
+            s4_field.eq(Mux(s3_has_field, s3_field, 0)),
+        ]
+        kept, sticky, stage, field = s4.significand, s4.sticky, s4, s4_field
+        amount = s4_amount
+        for name, places in (("s5", slice(3, 5)), ("s6", slice(0, 3))):
             shifted, dropped = shift_right(m, kept, amount[places], unit=1 << places.start)
             following, kept, sticky_before, sticky = (
                 Signal(NORMALISED, name=name), Signal(KEPT, name=f"{name}_kept"), sticky,
@@ -254,40 +257,40 @@ class Packer(wiring.Component):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
                     m.d.comb += fields.eq(Cat(kept[1:1 + fmt.mantissa_width], field))
-        s6, s6_fields, s6_rounds_up = Signal(NORMALISED), Signal.like(fields), Signal()
-        s7, s7_magnitude = Signal(NORMALISED), Signal.like(fields)
+        s7, s7_fields, s7_rounds_up = Signal(NORMALISED), Signal.like(fields), Signal()
+        s8, s8_magnitude = Signal(NORMALISED), Signal.like(fields)
         m.d.sync += [
-            s6.eq(stage), s6_fields.eq(fields), s6_rounds_up.eq(kept[0] & (sticky | kept[1])),
-            s7.eq(s6), s7_magnitude.eq(s6_fields + s6_rounds_up),
+            s7.eq(stage), s7_fields.eq(fields), s7_rounds_up.eq(kept[0] & (sticky | kept[1])),
+            s8.eq(s7), s8_magnitude.eq(s7_fields + s7_rounds_up),
         ]
 
         # Whether the magnitude is beyond each format's largest.
-        s8, s8_magnitude, s8_exceeds = (
+        s9, s9_magnitude, s9_exceeds = (
             Signal(NORMALISED), Signal.like(fields), Signal(len(FORMATS)))
         m.d.sync += [
-            s8.eq(s7), s8_magnitude.eq(s7_magnitude),
-            s8_exceeds.eq(Cat(_exceeds(s7_magnitude, fmt) for fmt in FORMATS.values())),
+            s9.eq(s8), s9_magnitude.eq(s8_magnitude),
+            s9_exceeds.eq(Cat(_exceeds(s8_magnitude, fmt) for fmt in FORMATS.values())),
         ]
-        s9 = Signal(NORMALISED)
-        s9_value, s9_beyond, s9_canonical = Signal(32), Signal(32), Signal(32)
-        s9_is_nan, s9_overflows = Signal(), Signal()
-        m.d.sync += s9.eq(s8)
-        with m.Switch(s8.result):
-            for exceeds, fmt in zip(s8_exceeds, FORMATS.values(), strict=True):
+        s10 = Signal(NORMALISED)
+        s10_value, s10_beyond, s10_canonical = Signal(32), Signal(32), Signal(32)
+        s10_is_nan, s10_overflows = Signal(), Signal()
+        m.d.sync += s10.eq(s9)
+        with m.Switch(s9.result):
+            for exceeds, fmt in zip(s9_exceeds, FORMATS.values(), strict=True):
                 with m.Case(fmt.code):
-                    sign = s8.negative << (fmt.width - 1)
-                    overflows = s8.infinite | exceeds
-                    beyond = Mux(s8.saturate, fmt.max_finite_bits,
+                    sign = s9.negative << (fmt.width - 1)
+                    overflows = s9.infinite | exceeds
+                    beyond = Mux(s9.saturate, fmt.max_finite_bits,
                                  fmt.infinity_bits if fmt.ieee else fmt.nan_bits)
                     m.d.sync += [
-                        s9_value.eq(sign | s8_magnitude),
-                        s9_beyond.eq(sign | beyond),
-                        s9_canonical.eq(fmt.nan_bits),
-                        s9_overflows.eq(overflows),
-                        s9_is_nan.eq(s8.nan | (0 if fmt.ieee else overflows & ~s8.saturate)),
+                        s10_value.eq(sign | s9_magnitude),
+                        s10_beyond.eq(sign | beyond),
+                        s10_canonical.eq(fmt.nan_bits),
+                        s10_overflows.eq(overflows),
+                        s10_is_nan.eq(s9.nan | (0 if fmt.ieee else overflows & ~s9.saturate)),
                     ]
-        bits = Mux(s9_is_nan, s9_canonical, Mux(s9_overflows, s9_beyond, s9_value))
-        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s9.lost), self.o.last.eq(s9.last)]
+        bits = Mux(s10_is_nan, s10_canonical, Mux(s10_overflows, s10_beyond, s10_value))
+        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s10.lost), self.o.last.eq(s10.last)]
         return m
 
 

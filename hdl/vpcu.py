@@ -28,7 +28,7 @@ from .tile import TileBuffer
 
 __all__ = ["Vpcu"]
 
-IN_FLIGHT = 46
+IN_FLIGHT = 42
 """No fewer than the cycles from the issue of a row's last operand to its first result at ``o``, and
 those that pass until a result that was taken counts as room."""
 
