@@ -33,7 +33,8 @@ def prepare(folder: Path, config, rows: int) -> tuple[dict[str, int], int]:
     a = quantize(torch.randn(rows, 256).relu(), "e4m3")
     b = quantize(torch.randn(256, 4 * config.vpcu.lanes), "e4m3")
     formats = ("e4m3", "e4m3")
-    plan = plan_gemm(to_bits(a).long(), to_bits(b).long(), formats, "fp32", config=config)
+    plan = plan_gemm(to_bits(a).long(), to_bits(b).long(), formats, "fp32", config=config,
+                     orientation="a", compress=False)
     streams = {"operations": plan.operations, "rows": plan.rows, "masks": plan.masks,
                "values": plan.values, "words": plan.b}
     for name, items in streams.items():

@@ -23,12 +23,14 @@ from exactum.hdl.drain import DRAIN_LATENCY
 from exactum.hdl.formats import FORMATS, lookup
 from exactum.hdl.geometry import LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY
 from exactum.hdl.lane import COLUMNS
-from exactum.host.cycles import gemm_cycles, tile_words
+from exactum.host.cycles import gemm_cycles
 from exactum.host.gemm import exact_gemm
 from exactum.host.masks import count_blocks
 from exactum.host.native_engine import NativeEngine
 from exactum.host.numerics import from_bits, to_bits
-from exactum.host.plan import Plan, is_nonzero, plan_gemm, tile_columns
+from exactum.host.plan import Plan, plan_gemm
+from exactum.host.tiling import tile_columns, tile_words
+from exactum.host.vectors import is_nonzero
 
 GOAL = 0.99                      # of the peak, sustained
 SHAPE = (64, 768, 256)
@@ -89,7 +91,8 @@ def prepare(config: Configuration, formats: tuple[str, str], shape: tuple[int, i
     blocks = -(-k // config.vpcu.scale_block) if scaled else 0
     scales = tuple(torch.randint(120, 135, size, generator=random).to(torch.uint8)
                    for size in ((m, blocks), (blocks, n))) if scaled else (None, None)
-    plan = plan_gemm(a, b, formats, "fp32", config=config, scales=scales)
+    plan = plan_gemm(a, b, formats, "fp32", config=config, scales=scales, orientation="a",
+                     compress=False)
     golden, lost = exact_gemm(
         from_bits(a, formats[0]), from_bits(b, formats[1]), formats, "fp32",
         scales=scales if scaled else None, scale_block=config.vpcu.scale_block,

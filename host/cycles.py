@@ -4,7 +4,7 @@ The count is of the unstalled engine (every input waits at its port, every resul
 from the cycle in which the first operation is accepted to that of the last result, both included,
 for the operations that ``plan`` issues. The benches assert that the gateware takes as many.
 
-For operation t with K indices of its tile in w_t words (``plan.tile_words``), T = 4 * lanes, and
+For operation t with K indices of its tile in w_t words (``tiling.tile_words``), T = 4 * lanes, and
 rows of work c (the sum over the row's 64-element windows of max(1, elements that count); 1 if K
 is 0):
 
@@ -16,8 +16,9 @@ is 0):
 - the last result leaves at  e + L + T - 1, L the latency from issue to a row's first result.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,10 @@ from ..hdl.formats import Format, lookup
 from ..hdl.geometry import DECODE_LATENCY, LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY
 from ..hdl.lane import COLUMNS
 from ..hdl.results import RESULTS_LATENCY
-from .masks import WINDOW, NonZeros
-from .plan import MOST_ROWS, pieces, tile_columns
+from .masks import WINDOW, NonZeros, count_blocks, packed
+from .tiling import MOST_ROWS, pieces, tile_columns, tile_words
 
-__all__ = ["GemmWork", "gemm_cycles"]
+__all__ = ["GemmWork", "cycles_of_each", "gemm_cycles"]
 
 LOAD_LATENCY = DECODE_LATENCY + 2                     # last word to tile
 ISSUE_LATENCY = 13                                   # tile to the first operand's issue
@@ -51,8 +52,8 @@ class GemmWork:
 
 
 def gemm_cycles(config: Configuration, a_nonzero: Tensor | NonZeros, b_special: Tensor | None,
-                formats: tuple[str | Format, str | Format], *,
-                columns: int | None = None, scaled: bool = False) -> GemmWork:
+                formats: tuple[str | Format, str | Format], *, columns: int | None = None,
+                scaled: bool = False, indices: Tensor | None = None) -> GemmWork:
     """The work of one product on the unstalled engine.
 
     Parameters
@@ -70,6 +71,9 @@ def gemm_cycles(config: Configuration, a_nonzero: Tensor | NonZeros, b_special: 
         N; needed only without ``b_special``.
     scaled : bool
         Whether an operand has block scales.
+    indices : Tensor, optional
+        bool [M, K]: the indices that are sent for each row (``columns.row_indices``), where K
+        exceeds the tile buffer; None: all. Not for batches.
 
     Returns
     -------
@@ -86,51 +90,67 @@ def gemm_cycles(config: Configuration, a_nonzero: Tensor | NonZeros, b_special: 
         raise ValueError("columns is N of the product where b_special is None; got None")
     if not m or not n:
         return GemmWork(0, 0, 0)
-    total = nonzero.shape[:-2].numel() * m * k * n
-    if b_special is None:
-        width = tile_columns(config, (lookup(formats[0]), lookup(formats[1])))
-        rows = _rows(nonzero.windows, pieces(k, config.vpcu.b_depth), _drain_cycles(config))
-        cycles = _cycles(config, k, [rows] * -(-n // width), scaled)
-        return GemmWork(cycles, rows.elements * n, total - rows.elements * n)
-    batch = nonzero.mask if nonzero.mask.dim() == 3 else nonzero.mask.unsqueeze(0)
-    specials = b_special.expand(len(batch), k, n)
-    works = [_with_specials(config, *pair, formats, scaled)
-             for pair in zip(batch, specials, strict=True)]
-    performed = sum(work.products for work in works)
-    return GemmWork(sum(work.cycles for work in works), performed, total - performed)
+    if b_special is not None and nonzero.values.dim() == 3:
+        works = [gemm_cycles(config, *pair, formats, scaled=scaled)
+                 for pair in zip(nonzero.mask, b_special.expand(len(nonzero.mask), k, n),
+                                 strict=True)]
+        return GemmWork(*(sum(getattr(work, name) for work in works)
+                          for name in GemmWork.__dataclass_fields__))
+    pair = lookup(formats[0]), lookup(formats[1])
+    tiles = list(_tiles(config, nonzero, b_special, n, pair, scaled, indices))
+    performed = sum(rows.elements * width for rows, width in tiles)
+    batch = nonzero.shape[:-2].numel()
+    return GemmWork(
+        cycles=int(np.sum(_cycles(config, [rows for rows, _ in tiles]))),
+        products=performed, products_skipped=batch * m * k * n - performed)
+
+
+def cycles_of_each(config: Configuration, a_nonzero: NonZeros, columns: int,
+                   formats: tuple[Format, Format], scaled: bool) -> Any:
+    """The cycles of `gemm_cycles` for a finite B: an int, or of a batch int64 [B] (numpy)."""
+    rows = _rows(config, a_nonzero, scaled)
+    return _cycles(config, [rows] * -(-columns // tile_columns(config, formats)))
 
 
 @dataclass(frozen=True)
 class _Rows:
     """What the rows of A cost in one tile.
 
-    ``operations`` are the issued ones: (work of the first row, cycles of the others, whether it
-    drains); work and cycles are ints, or int64 arrays over a batch. ``elements`` counts those of A
-    that are multiplied.
+    ``operations`` are the issued ones: (words of B, work of the first row, cycles of the others,
+    whether it drains); work and cycles are ints, or int64 arrays over a batch. ``elements`` counts
+    those of A that are multiplied.
     """
 
-    operations: list[tuple[Any, Any, bool]]
-    elements: int
+    operations: list[tuple[int, Any, Any, bool]]
+    elements: int = 0
 
 
-def _with_specials(config: Configuration, counts: Tensor, special: Tensor,
-                   formats: tuple[str | Format, str | Format], scaled: bool) -> GemmWork:
-    """The work of one product [M, K] whose B [K, N] may hold infinities and NaN."""
-    (m, k), n = counts.shape, special.shape[1]
-    width = tile_columns(config, (lookup(formats[0]), lookup(formats[1])))
-    cuts, drain = pieces(k, config.vpcu.b_depth), _drain_cycles(config)
-    padded = torch.nn.functional.pad(special, (0, -n % width))
-    forced = padded.reshape(k, -(-n // width), width).any(2)
+def _tiles(config: Configuration, nonzero: NonZeros, special: Tensor | None, n: int,
+           formats: tuple[Format, Format], scaled: bool,
+           indices: Tensor | None) -> Iterator[tuple[_Rows, int]]:
+    """For each tile its rows (the same object for tiles alike) and its columns."""
+    width = tile_columns(config, formats)
+    widths = [min(width, n - start) for start in range(0, n, width)]
+    hits = [False] * len(widths)
+    if special is not None:
+        padded = torch.nn.functional.pad(special, (0, -n % width))
+        forced = padded.reshape(special.shape[0], len(widths), width).any(2)
+        hits = forced.any(0).tolist()
     plain = None
-    tiles, performed = [], 0
-    for tile, hit in enumerate(forced.any(0).tolist()):
+    for tile, (hit, columns) in enumerate(zip(hits, widths, strict=True)):
         if hit:
-            rows = _rows(NonZeros(counts | forced[:, tile]).windows, cuts, drain)
+            yield _counted(config, NonZeros(nonzero.mask | forced[:, tile]), scaled,
+                           indices), columns
         else:
-            rows = plain = plain or _rows(NonZeros(counts).windows, cuts, drain)
-        tiles.append(rows)
-        performed += rows.elements * min(width, n - tile * width)
-    return GemmWork(_cycles(config, k, tiles, scaled), performed, m * k * n - performed)
+            plain = plain or _counted(config, nonzero, scaled, indices)
+            yield plain, columns
+
+
+def _counted(config: Configuration, nonzero: NonZeros, scaled: bool,
+             indices: Tensor | None) -> _Rows:
+    rows = _rows(config, nonzero, scaled) if indices is None else _packed_rows(
+        config, nonzero.mask, indices, scaled)
+    return replace(rows, elements=int(nonzero.windows.sum()))
 
 
 def _drain_cycles(config: Configuration) -> int:
@@ -138,49 +158,65 @@ def _drain_cycles(config: Configuration) -> int:
     return config.vpcu.lanes * COLUMNS
 
 
-def _cycles(config: Configuration, k: int, tiles: Sequence[_Rows], scaled: bool) -> int:
-    """Cycles of a product, or of a batch of them one after the other, tile by tile."""
+def _cycles(config: Configuration, tiles: Sequence[_Rows]) -> Any:
+    """Cycles of a product, or of each of a batch, tile by tile."""
     drain = _drain_cycles(config)
     clock = _Clock(drain)
-    words = [tile_words(config, high - low, scaled) for low, high in
-             pieces(k, config.vpcu.b_depth)]
-    for rows in tiles:
-        for place, (first, others, drains) in enumerate(rows.operations):
-            clock.run(words[place % len(words)], first, others, drains=drains)
+    for _, alike in groupby(tiles, key=id):
+        rows, *others = alike
+        clock.repeat(rows.operations, 1 + len(others))
     latency = (OPERAND_LATENCY + LANE_LATENCY + DRAIN_LATENCY + ROUND_LATENCY
                + RESULTS_LATENCY)
-    return int(np.sum(clock.issued + latency + drain))
+    return clock.issued + latency + drain
 
 
-def tile_words(config: Configuration, k: int, scaled: bool) -> int:
-    """Words of B that a tile of ``k`` indices loads: anchors, those of each block, elements."""
-    blocks = -(-k // config.vpcu.scale_block) if scaled else 0
-    return config.vpcu.lanes * (1 + blocks + k)
-
-
-def _rows(found: Tensor, cuts: list[tuple[int, int]], drain: int) -> _Rows:
-    """What rows cost in one tile, their windows [M, windows], or a batch [B, M, windows], counted.
-    """
-    windows = found.shape[-1] or 1
-    costs = torch.nn.functional.pad(found, (0, windows - found.shape[-1])).clamp(min=1)
-    per_piece = windows if len(cuts) == 1 else cuts[0][1] // WINDOW
-    costs = torch.nn.functional.pad(costs, (0, -windows % per_piece))
-    work = costs.unflatten(-1, (-1, per_piece)).sum(-1)
-    operations: list[tuple[Any, Any, bool]] = []
+def _rows(config: Configuration, nonzero: NonZeros, scaled: bool) -> _Rows:
+    """What rows [M, K], or a batch [B, M, K] of them, cost in one tile."""
+    k, cuts = nonzero.shape[-1], pieces(nonzero.shape[-1], config.vpcu.b_depth)
+    words = [tile_words(config, high - low, scaled) for low, high in cuts]
+    windows = nonzero.windows.numpy()
+    work = _work(np.maximum(windows, 1) if k else np.ones((*windows.shape[:-1], 1), int), config)
+    operations: list[tuple[int, Any, Any, bool]] = []
     if len(cuts) == 1:
-        for part in work[..., 0].split(MOST_ROWS, -1):
-            others = part[..., 1:].clamp(min=drain).sum(-1)
-            operations.append((_plain(part[..., 0]), _plain(others), True))
+        drain = _drain_cycles(config)
+        for start in range(0, work.shape[-2], MOST_ROWS):
+            part = work[..., start:start + MOST_ROWS, 0]
+            others = np.maximum(part[..., 1:], drain).sum(-1)
+            operations.append((words[0], _plain(part[..., 0]), _plain(others), True))
     else:
-        drains = [high == cuts[-1][1] for _, high in cuts]
-        for row in _plain(work.movedim((-2, -1), (0, 1))):
-            operations += zip(row, [0] * len(cuts), drains, strict=True)
-    return _Rows(operations, int(found.sum()))
+        drains = [high == k for _, high in cuts]
+        for row in _plain(np.moveaxis(work, (-2, -1), (0, 1))):
+            operations += zip(words, row, [0] * len(cuts), drains, strict=True)
+    return _Rows(operations)
 
 
-def _plain(x: Tensor) -> Any:
+def _packed_rows(config: Configuration, nonzero: Tensor, indices: Tensor, scaled: bool) -> _Rows:
+    """What rows [M, K] cost in one tile, each sent with ``indices`` [M, K] of its own."""
+    depth = config.vpcu.b_depth
+    lengths = indices.sum(1)
+    counts = count_blocks(packed(nonzero, indices)).numpy()
+    costs = np.maximum(counts, 1)
+    costs[np.arange(counts.shape[1]) >= np.maximum(1, -(-lengths.numpy()[:, None] // WINDOW))] = 0
+    work = _work(costs, config)
+    operations: list[tuple[int, Any, Any, bool]] = []
+    for length, row in zip(lengths.tolist(), work.tolist(), strict=True):
+        cuts = pieces(length, depth)
+        operations += [(tile_words(config, high - low, scaled), row[place], 0, high == length)
+                       for place, (low, high) in enumerate(cuts)]
+    return _Rows(operations)
+
+
+def _work(costs: Any, config: Configuration) -> Any:
+    """Cycles of each row and piece, int64 [..., M, pieces], from those of its windows."""
+    per_piece = config.vpcu.b_depth // WINDOW
+    if costs.shape[-1] <= per_piece:
+        return costs.sum(-1, keepdims=True)
+    return np.add.reduceat(costs, np.arange(0, costs.shape[-1], per_piece), -1)
+
+
+def _plain(x: Any) -> Any:
     """Ints, in lists if nested, where there is no batch; else an array, the batch last."""
-    return x.tolist() if x.dim() in (0, 2) else x.numpy()
+    return x.tolist() if x.ndim in (0, 2) else x
 
 
 class _Clock:
@@ -193,7 +229,7 @@ class _Clock:
         self.before: Any = NEVER    # and of the one before
         self.drained: Any = NEVER   # last operand of the last row drained
 
-    def run(self, words: int, first: Any, others: Any, *, drains: bool = True) -> None:
+    def run(self, words: int, first: Any, others: Any, drains: bool) -> None:
         """One operation: words of its tile, work of its first row, cycles of its other rows."""
         start = _later(self.accepted, self.before + RELEASE_LATENCY)
         self.accepted = start + words + 1
@@ -203,6 +239,30 @@ class _Clock:
             end = _later(end, self.drained + self.drain)
             self.drained = end + others
         self.before, self.issued = self.issued, end + others
+
+    def repeat(self, operations: Sequence[tuple[int, Any, Any, bool]], times: int) -> None:
+        """The operations of a tile, for so many tiles alike.
+
+        All that `run` does is to add and to take the later one. So once a tile has moved all four
+        times by as much, each further one does.
+        """
+        for left in reversed(range(times)):
+            before = self._times()
+            for operation in operations:
+                self.run(*operation)
+            moved = [after - time for after, time in zip(self._times(), before, strict=True)]
+            if left and all(_same(moved[0], other) for other in moved[1:]):
+                self.accepted, self.issued, self.before, self.drained = (
+                    time + left * moved[0] for time in self._times())
+                return
+
+    def _times(self) -> tuple[Any, Any, Any, Any]:
+        return self.accepted, self.issued, self.before, self.drained
+
+
+def _same(a: Any, b: Any) -> bool:
+    same = a == b
+    return same if isinstance(same, bool) else bool(same.all())
 
 
 def _later(a: Any, b: Any) -> Any:

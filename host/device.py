@@ -13,12 +13,12 @@ from torch import Tensor
 from ..gen.config import Configuration, load
 from ..gen.errors import DeviceError, UsageError, nearest
 from ..hdl.formats import Format
-from .codec import compressed_bits
-from .cycles import gemm_cycles
+from .columns import Factor
 from .gemm import check_shapes, default_overflow, product
 from .masks import NonZeros
 from .mx import Scales, checked_scales, scaled
 from .numerics import Operand, checked_format, checked_tensor, encode, max_finite, operand
+from .orientation import tally, turns
 from .softmax import exact_softmax, softmax_backward, softmax_cycles
 
 __all__ = ["COUNTERS", "Counters", "Device", "EmulatorDevice", "open_device"]
@@ -28,10 +28,15 @@ _LARGEST_BLOCK = (32 << 20) - (16 << 10)     # bytes: just under glibc's own upp
 COUNTERS = MappingProxyType({
     "calls": "operations",
     "cycles": "clock cycles that the configured design takes",
+    "cycles_dense": "clock cycles that the same operations would take if no element were zero, A "
+                    "being streamed and all of it sent",
     "products": "products of two operands that were performed",
-    "products_skipped": "products spared because the element of A is zero",
-    "bytes_in": "bytes of operands: A zero-compressed, B as it is, block scales",
-    "bytes_out": "bytes of results",
+    "products_skipped": "products spared because an element is zero",
+    "transposed": "matrix products computed as B^T A^T, B being streamed: those of a batch each",
+    "words_a_saved": "mask and value words of the streamed operand that column compression spared",
+    "words_b_saved": "words of the loaded operand that column compression spared",
+    "bytes_in": "bytes of operands: the streamed one zero-compressed, the other as it is; scales",
+    "bytes_out": "bytes of results, but of rows and columns known to be zero",
     "lost": "results that lost bits under the accumulator's window (rule N4)",
     "saturations": "operands and results that overflowed and were clamped",
 })
@@ -99,7 +104,8 @@ class Device(ABC):
 
     @abstractmethod
     def gemm(self, a: Tensor, b: Tensor, formats: tuple[str, str] = ("e4m3", "e4m3"),
-             result: str = "fp32", *, exponent: int = 0, scales: Scales = None) -> Tensor:
+             result: str = "fp32", *, exponent: int = 0, scales: Scales = None,
+             orientation: str = "auto", compress: bool = True) -> Tensor:
         """Exact dot products: round(2^exponent * a @ b), one rounding each.
 
         Parameters
@@ -117,6 +123,13 @@ class Device(ABC):
             Block scales of ``a`` [..., M, ceil(K / block)] and of ``b`` [..., ceil(K / block), N],
             uint8 or float8_e8m0fnu, or None for either; block is ``vpcu.scale_block``. A scaled
             operand must have its format's dtype: see `mx_quantize`.
+        orientation : str
+            Which operand is streamed, its zeros being skipped: ``"a"``, ``"b"`` (the product is
+            then computed transposed), or ``"auto"``: for each product that which takes fewer
+            cycles. The bits are the same.
+        compress : bool
+            Whether rows, indices and columns that zeros make needless may be left out, where that
+            takes fewer cycles or words. The bits are the same.
 
         Returns
         -------
@@ -126,7 +139,7 @@ class Device(ABC):
         Raises
         ------
         UsageError
-            Shapes, dtypes, formats or K that this device cannot take.
+            Shapes, dtypes, formats, options or K that this device cannot take.
         DeviceError
             The device is closed.
         """
@@ -169,12 +182,14 @@ class EmulatorDevice(Device):
         torch.empty(_LARGEST_BLOCK, dtype=torch.uint8)
 
     def gemm(self, a: Tensor, b: Tensor, formats: tuple[str, str] = ("e4m3", "e4m3"),
-             result: str = "fp32", *, exponent: int = 0, scales: Scales = None) -> Tensor:
+             result: str = "fp32", *, exponent: int = 0, scales: Scales = None,
+             orientation: str = "auto", compress: bool = True) -> Tensor:
         self._check_open()
         vpcu = self.config.vpcu
         pair, target = self._formats(formats), checked_format(result)
         if type(exponent) is not int or not -2048 <= exponent <= 2047:
             raise UsageError("X207", f"exponent is an integer from -2048 to 2047; got {exponent!r}")
+        turns(orientation)
         a, b = checked_tensor(a, "a"), checked_tensor(b, "b")
         check_shapes(a, b, vpcu.max_k)
         block = vpcu.scale_block
@@ -186,11 +201,19 @@ class EmulatorDevice(Device):
         saturated = 0
         if target.width == 8:
             saturated = int((grid.abs() > max_finite(target)).sum())
-        self._count(left, right, pair, {
-            "bytes_out": grid.numel() * target.width // 8,
+        columns = right._replace(values=right.values.mT)
+        done = tally(self.config, _factor(left), _factor(columns), pair,
+                     scales=(known[0] is not None, known[1] is not None),
+                     orientation=orientation, compress=compress)
+        self._counters.add({
+            "calls": 1, "cycles": done.cycles, "cycles_dense": done.cycles_dense,
+            "products": done.products,
+            "products_skipped": done.products_skipped, "transposed": done.transposed,
+            "words_a_saved": done.words_a_saved, "words_b_saved": done.words_b_saved,
+            "bytes_in": (done.bits_in + 7) // 8 + done.scales_in,
+            "bytes_out": done.results * target.width // 8,
             "lost": 0 if lost is None else int(lost.sum()),
             "saturations": left.saturations + right.saturations + saturated,
-            "bytes_in": sum(x.numel() for x in known if x is not None),
         })
         return encode(grid, target, default_overflow(target))
 
@@ -199,7 +222,8 @@ class EmulatorDevice(Device):
         out = exact_softmax(x, result, config=self.config)
         length = x.shape[-1]
         rows = x.numel() // max(1, length)
-        self._counters.add({"calls": 1, "cycles": softmax_cycles(self.config, rows, length),
+        cycles = softmax_cycles(self.config, rows, length)
+        self._counters.add({"calls": 1, "cycles": cycles, "cycles_dense": cycles,
                             "bytes_in": x.numel() * x.element_size(),
                             "bytes_out": out.numel() * out.element_size()})
         return out
@@ -222,18 +246,10 @@ class EmulatorDevice(Device):
                                          f"got {fmt.name!r}", f"add {fmt.name} to vpcu.formats")
         return first, second
 
-    def _count(self, a: Operand, b: Operand, formats: tuple[Format, Format],
-               counts: dict[str, int]) -> None:
-        """Add a product's work to the counters; its ``bytes_in`` are those of the scales."""
-        nonzero = NonZeros(a.values, a.windows)
-        special = None if b.finite else ~b.values.isfinite()
-        work = gemm_cycles(self.config, nonzero, special, formats, columns=b.values.shape[-1],
-                           scaled=a.weights is not None or b.weights is not None)
-        bits = compressed_bits(nonzero, formats[0].width, self.config.zce.block)
-        elements = (bits + 7) // 8 + b.values.numel() * formats[1].width // 8
-        self._counters.add(counts | {
-            "calls": 1, "cycles": work.cycles, "products": work.products,
-            "products_skipped": work.products_skipped, "bytes_in": counts["bytes_in"] + elements})
+
+def _factor(x: Operand) -> Factor:
+    """Where rows [..., R, K] of A, or columns of B, are zero, infinite or NaN."""
+    return Factor(NonZeros(x.values, x.windows), None if x.finite else ~x.values.isfinite())
 
 
 def open_device(name: str = "emulator",

@@ -5,7 +5,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-__all__ = ["WINDOW", "NonZeros", "count_blocks"]
+__all__ = ["WINDOW", "NonZeros", "count_blocks", "packed"]
 
 WINDOW = 64
 """Elements of a row that one mask word covers."""
@@ -31,6 +31,10 @@ class NonZeros:
     def shape(self) -> torch.Size:
         """Of the matrix."""
         return self.values.shape
+
+    def at(self, index: int | Tensor) -> "NonZeros":
+        """That of one matrix of a batch, or of some (an index along the first dimension)."""
+        return NonZeros(self.values[index], self.windows[index])
 
     @cached_property
     def mask(self) -> Tensor:
@@ -69,3 +73,12 @@ def count_blocks(mask: Tensor, block: int = WINDOW) -> Tensor:
     # Eight bools are an int64; sums of a few keep every byte apart, the product adds the bytes up.
     octets = mask.reshape(*mask.shape[:-1], blocks, block).view(torch.int64).sum(-1)
     return (octets * 0x0101_0101_0101_0101 >> 56).bitwise_and_(0xFF)
+
+
+def packed(mask: Tensor, indices: Tensor) -> Tensor:
+    """The elements of each row [M, K] that are at its ``indices``, moved to its front; then False.
+    """
+    if torch.equal(mask & indices, indices):
+        return torch.arange(mask.shape[1]) < indices.sum(1, keepdim=True)
+    order = (~indices).to(torch.uint8).argsort(dim=1, stable=True)
+    return (mask & indices).gather(1, order)

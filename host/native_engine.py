@@ -44,7 +44,8 @@ class NativeEngine:
         self.unit = NativeUnit.of("engine", config) if unit is None else unit
 
     def gemm(self, a: Tensor, b: Tensor, formats: tuple[str, str], result: str = "fp32", *,
-             saturate: bool | None = None, exponent: int = 0, **options: Any) -> NativeProduct:
+             saturate: bool | None = None, exponent: int = 0, orientation: str = "auto",
+             compress: bool = True, **options: Any) -> NativeProduct:
         """round(2^exponent * a @ b): the arguments are those of `plan_gemm`.
 
         ``options`` go to `NativeUnit.run`: ``stalls``, ``patience``, ``limit``.
@@ -55,7 +56,7 @@ class NativeEngine:
             X502 if the engine takes or gives too little, or keeps inputs for itself.
         """
         plan = plan_gemm(a, b, formats, result, config=self.config, saturate=saturate,
-                         exponent=exponent)
+                         exponent=exponent, orientation=orientation, compress=compress)
         return self.run(plan, **options)
 
     def run(self, plan: Plan, **options: Any) -> NativeProduct:

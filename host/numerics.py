@@ -178,7 +178,8 @@ class Operand(NamedTuple):
     saturations: int
     """Elements that overflowed and were clamped to the largest finite value."""
     windows: Tensor | None = None
-    """`masks.NonZeros.windows` of the operand's rows, where the conversion has counted them."""
+    """`masks.NonZeros.windows` along K, of A's rows or B's columns, where the conversion has
+    counted them."""
     weights: Tensor | None = None
     """float64, 2^exponent of each element as rule N4 has it, block scales included; 0 of zeros, Inf
     and NaN. None: there are no scales, and the values say it all."""
@@ -189,7 +190,7 @@ def operand(x: Tensor, fmt: Format, *, by_columns: bool = False) -> Operand:
 
     The conversion saturates to the 8-bit formats and overflows to the rest (docs/numerics.md).
     ``by_columns``: lay the values out column by column, as the right factor of a float64 product
-    is read fastest.
+    is read fastest, and count along columns (``windows``).
     """
     found = _compiled(x, fmt, by_columns)
     if found is not None:
@@ -232,7 +233,7 @@ def _compiled(x: Tensor, fmt: Format, by_columns: bool) -> Operand | None:
         return None
     return Operand(found.values.mT if by_columns else found.values, not found.special,
                    found.saturated if fmt.width == 8 else 0,
-                   None if by_columns else found.counts)
+                   found.counts)
 
 
 @lru_cache

@@ -2,10 +2,12 @@
 
 The order: tiles of B from left to right; within one the rows of A, whole if K fits the tile buffer,
 else row by row in pieces of ``b_depth``, the sums staying in the accumulators (docs/vpcu.md).
+``orientation`` decides which operand takes the part of A, and what need not be sent.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +15,13 @@ from torch import Tensor
 from ..gen.config import Configuration
 from ..hdl.formats import Format, lookup
 from ..hdl.layouts import UNSCALED, WORD_WIDTH, Operation, Result
-from .mx import NAN_SCALE, spread
+from .orientation import choose
+from .tiling import MOST_ROWS, pieces, tile_columns
+from .vectors import Vectors, is_nonzero, vectors
 
-__all__ = ["Plan", "anchors", "is_finite", "is_nonzero", "pieces", "plan_gemm", "tile_columns"]
+__all__ = ["Plan", "plan_gemm"]
 
-MOST_ROWS = (1 << 16) - 1  # of one operation
 WORD_MASK = (1 << WORD_WIDTH) - 1
-NEVER = -(1 << 40)  # below every exponent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,11 @@ class Plan:
         (M, N) of the product.
     columns : int
         Columns of a tile.
+    places : tuple of Tensor
+        int64: the rows and columns whose results come back, of C, or if ``turned`` of its
+        transpose. All others are +0.
+    turned : bool
+        Whether B is streamed and the results are those of C^T = B^T A^T.
     """
 
     operations: list[int]
@@ -43,25 +50,32 @@ class Plan:
     values: list[int]
     shape: tuple[int, int]
     columns: int
+    places: tuple[Tensor, Tensor]
+    turned: bool = False
 
     @property
     def results(self) -> int:
         """Items that will come out of ``o``."""
-        return self.shape[0] * -(-self.shape[1] // self.columns) * self.columns
+        rows, columns = map(len, self.places)
+        return rows * -(-columns // self.columns) * self.columns
 
     def gather(self, items: list[int]) -> tuple[Tensor, Tensor]:
         """The bit patterns [M, N] (int64) and the lost flags [M, N] (bool) from ``o``'s items."""
-        m, n = self.shape
+        m, n = map(len, self.places)
         tiles = -(-n // self.columns)
         found = torch.tensor(items, dtype=torch.int64).reshape(tiles, m, self.columns)
-        matrix = found.permute(1, 0, 2).reshape(m, tiles * self.columns)[:, :n]
+        sent = found.permute(1, 0, 2).reshape(m, tiles * self.columns)[:, :n]
+        matrix = torch.zeros(self.shape[::-1] if self.turned else self.shape, dtype=torch.int64)
+        matrix[self.places[0][:, None], self.places[1]] = sent
+        matrix = matrix.mT.contiguous() if self.turned else matrix
         lost = Result["lost"].offset
         return matrix & (1 << Result["data"].width) - 1, (matrix >> lost & 1).to(torch.bool)
 
 
 def plan_gemm(a: Tensor, b: Tensor, formats: tuple[str, str], result: str, *,
               config: Configuration, saturate: bool | None = None, exponent: int = 0,
-              scales: tuple[Tensor | None, Tensor | None] = (None, None)) -> Plan:
+              scales: tuple[Tensor | None, Tensor | None] = (None, None),
+              orientation: str = "auto", compress: bool = True) -> Plan:
     """The plan of round(2^exponent * a @ b).
 
     Parameters
@@ -81,6 +95,10 @@ def plan_gemm(a: Tensor, b: Tensor, formats: tuple[str, str], result: str, *,
     scales : tuple of Tensor or None
         Block scales, uint8 [M, ceil(K / block)] of ``a`` and [ceil(K / block), N] of ``b``, for
         the configuration's block; None where an operand has none.
+    orientation : str
+        Which operand is streamed: ``"a"``, ``"b"``, or ``"auto"``: that which takes fewer cycles.
+    compress : bool
+        Whether zeros may be left out (``columns``), where that takes no more cycles.
 
     Raises
     ------
@@ -88,126 +106,116 @@ def plan_gemm(a: Tensor, b: Tensor, formats: tuple[str, str], result: str, *,
         Scales for a configuration that has none.
     """
     format_a, format_b, target = lookup(formats[0]), lookup(formats[1]), lookup(result)
-    (m, k), n = a.shape, b.shape[1]
     block, is_scaled = config.vpcu.scale_block, any(x is not None for x in scales)
     if is_scaled and not block:
         raise ValueError("this configuration has no block scales: its vpcu.scale_block is 0")
-    if saturate is None:
-        saturate = target.width == 8
-    lanes, columns = config.vpcu.lanes, tile_columns(config, (format_a, format_b))
-    cuts = pieces(k, config.vpcu.b_depth)
     is_fixed = not (format_a.is_wide or format_b.is_wide or is_scaled)
+    left, right = (
+        vectors(bits, fmt, given, block=block, is_scaled=is_scaled, is_fixed=is_fixed)
+        for bits, fmt, given in ((a, format_a, scales[0]), (
+            b.mT, format_b, None if scales[1] is None else scales[1].mT)))
+    way = choose(config, left.factor, right.factor, (format_a, format_b), scaled=is_scaled,
+                 orientation=orientation, compress=compress)
+    if way.turned:
+        left, right = right, left
+    places = torch.arange(len(left.bits)), torch.arange(len(right.bits))
+    if way.kept is not None:
+        rows, inner, columns = way.kept
+        left, right = left.select(rows, inner), right.select(columns, inner)
+        places = places[0][rows], places[1][columns]
+    settings: dict[str, int] = {
+        "format_a": left.fmt.code, "format_b": right.fmt.code, "result": target.code,
+        "saturate": target.width == 8 if saturate is None else saturate, "exponent": exponent,
+        "scaled": is_scaled}
+    return Plan(shape=(a.shape[0], b.shape[1]), places=places, turned=way.turned,
+                **_streams(left, right, settings, way.indices, config))
 
-    def operation(rows: int, piece: tuple[int, int]) -> int:
-        return _operation(format_a.code, format_b.code, target.code, saturate, piece[0] > 0,
-                          piece[1] == k, exponent, rows, piece[1] - piece[0], is_scaled)
 
-    powers_a = powers_b = None
-    if is_scaled:
-        a, powers_a = _scaled(a, scales[0], 1, format_a, block)
-        b, powers_b = _scaled(b, scales[1], 0, format_b, block)
-        powers_b = torch.nn.functional.pad(powers_b, (0, -n % columns))
-    b = torch.nn.functional.pad(b, (0, -n % columns))
-    row_anchors = anchors(a, 1, format_a, is_fixed, powers_a)
-    column_anchors = anchors(b, 0, format_b, is_fixed, powers_b)
-    masks, values = _compressed(a, format_a, cuts)
-    if block:
-        masks = [mask | word << WORD_WIDTH for mask, word in
-                 zip(masks, _scale_words(powers_a, m, k, block), strict=True)]
+def _streams(left: Vectors, right: Vectors, settings: dict[str, int], indices: Tensor | None,
+             config: Configuration) -> dict[str, Any]:
+    """The streams of the rows of ``left`` times the columns in ``right``, and the tile's width.
+
+    ``indices``: bool [R, K], those that each row is sent with; None: all.
+    """
+    (m, k), n = left.bits.shape, len(right.bits)
+    columns = tile_columns(config, (left.fmt, right.fmt))
+    right = right.padded(columns)
+    tiles = range(0, n if m else 0, columns)
     operations: list[int] = []
     words: list[int] = []
-    tiles = range(0, n if m else 0, columns)
+    if indices is None:
+        cuts = [pieces(k, config.vpcu.b_depth)] * m
+        masks, values = _compressed(left.bits, left.fmt, pieces(k, config.vpcu.b_depth))
+        if config.vpcu.scale_block:
+            masks = _with_scales(masks, left.powers, m, k, config.vpcu.scale_block)
+    else:
+        cuts, masks, values = _rows_alone(left, indices, config)
     for start in tiles:
-        part = slice(start, start + columns)
-        loads = [_load(b[low:high, part], column_anchors[part], lanes, block,
-                       None if powers_b is None else powers_b[low:high, part])
-                 for low, high in cuts]
-        if len(cuts) == 1:
+        tile = right.select(slice(start, start + columns), slice(None))
+        if indices is not None:
+            for row, own in zip(cuts, indices, strict=True):
+                operations += [_operation(settings, 1, piece, row) for piece in row]
+                words += _loads(tile.at(own), row, config)
+            continue
+        loads = _loads(tile, cuts[0], config)
+        if len(cuts[0]) == 1:
             for first in range(0, m, MOST_ROWS):
-                operations.append(operation(min(MOST_ROWS, m - first), cuts[0]))
-                words += loads[0]
+                operations.append(_operation(settings, min(MOST_ROWS, m - first), (0, k), cuts[0]))
+                words += loads
         else:
-            operations += [operation(1, piece) for piece in cuts] * m
-            words += [word for load in loads for word in load] * m
-    row_items = [x & 0xFFFF for x in row_anchors.repeat_interleave(len(cuts)).tolist()]
-    return Plan(operations=operations, b=words, rows=row_items * len(tiles),
-                masks=masks * len(tiles), values=values * len(tiles), shape=(m, n),
-                columns=columns)
+            operations += [_operation(settings, 1, piece, cuts[0]) for piece in cuts[0]] * m
+            words += loads * m
+    row_items = [anchor & 0xFFFF for anchor, row in zip(left.anchors.tolist(), cuts, strict=True)
+                 for _ in row]
+    return {"operations": operations, "b": words, "rows": row_items * len(tiles),
+            "masks": masks * len(tiles), "values": values * len(tiles), "columns": columns}
 
 
-def tile_columns(config: Configuration, formats: tuple[Format, Format]) -> int:
-    """Columns of a tile of B: four per lane, one if either format is 32 bits wide."""
-    return config.vpcu.lanes * (1 if any(f.width == 32 for f in formats) else 4)
+def _rows_alone(left: Vectors, indices: Tensor, config: Configuration
+                ) -> tuple[list[list[tuple[int, int]]], list[int], list[int]]:
+    """For each row, sent with indices (bool [R, K]) of its own, its pieces; masks and values."""
+    cuts, masks, values = [], [], []
+    for row, own in enumerate(indices):
+        alone = left.select(slice(row, row + 1), own)
+        k = alone.bits.shape[1]
+        cuts.append(pieces(k, config.vpcu.b_depth))
+        found, more = _compressed(alone.bits, left.fmt, cuts[-1])
+        if config.vpcu.scale_block:
+            found = _with_scales(found, alone.powers, 1, k, config.vpcu.scale_block)
+        masks += found
+        values += more
+    return cuts, masks, values
 
 
-def pieces(k: int, b_depth: int) -> list[tuple[int, int]]:
-    """The ranges of k that fit the tile buffer one by one; one empty range if k is 0."""
-    return [(low, min(k, low + b_depth)) for low in range(0, max(k, 1), b_depth)]
-
-
-def is_nonzero(bits: Tensor, fmt: Format) -> Tensor:
-    """Whether the values are neither +0 nor -0."""
-    return (bits & (1 << fmt.width - 1) - 1) != 0
-
-
-def is_finite(bits: Tensor, fmt: Format) -> Tensor:
-    """Whether the values are neither infinite nor NaN."""
-    return (bits & (1 << fmt.width - 1) - 1) <= fmt.max_finite_bits
-
-
-def anchors(bits: Tensor, dim: int, fmt: Format, is_fixed: bool,
-            powers: Tensor | None = None) -> Tensor:
-    """Rule N4's exponent for each row along ``dim``, int64.
-
-    ``is_fixed``: both formats have at most 5 exponent bits and there are no scales, so it is the
-    format's largest. ``powers``: the exponents of the elements' scales, int64 like ``bits``.
-    """
-    shape = [size for place, size in enumerate(bits.shape) if place != dim]
-    if is_fixed:
-        return torch.full(shape, fmt.max_exponent)
-    biased = bits >> fmt.mantissa_width & (1 << fmt.exponent_width) - 1
-    counts = is_nonzero(bits, fmt) & is_finite(bits, fmt)
-    if not bits.shape[dim]:
-        return torch.full(shape, fmt.min_exponent)
-    exponents = biased.clamp(min=1) - fmt.bias + (0 if powers is None else powers)
-    largest = exponents.masked_fill(~counts, NEVER).amax(dim)
-    return torch.where(largest == NEVER, fmt.min_exponent, largest)
-
-
-def _scaled(bits: Tensor, scales: Tensor | None, dim: int, fmt: Format,
-            block: int) -> tuple[Tensor, Tensor]:
-    """(bits, the exponent of each element's scale); elements with the scale NaN become NaN."""
-    if scales is None:
-        return bits, torch.zeros_like(bits)
-    each = spread(scales.to(torch.int64), dim, block, bits.shape[dim])
-    unknown = each == NAN_SCALE
-    return (bits.masked_fill(unknown, fmt.nan_bits),
-            (each - UNSCALED).masked_fill_(unknown, 0))
-
-
-def _scale_words(powers: Tensor | None, m: int, k: int, block: int) -> list[int]:
-    """The scales of each window of each row [M, K] as the bytes of an int."""
+def _with_scales(masks: list[int], powers: Tensor | None, m: int, k: int, block: int) -> list[int]:
+    """Mask words with the scales of each window of each row [M, K] as their bytes."""
     windows, places = -(-k // WORD_WIDTH) or 1, WORD_WIDTH // block
     found = torch.full((m, windows * places), UNSCALED)
     if powers is not None and k:
         found[:, :-(-k // block)] += powers[:, ::block]
-    return (found.reshape(-1, places) << 8 * torch.arange(places)).sum(1).tolist()
+    scales = (found.reshape(-1, places) << 8 * torch.arange(places)).sum(1).tolist()
+    return [mask | word << WORD_WIDTH for mask, word in zip(masks, scales, strict=True)]
 
 
-def _load(tile: Tensor, heads: Tensor, lanes: int, block: int,
-          powers: Tensor | None) -> list[int]:
-    """The words of a tile [k, columns]: its anchors, then elements, index by index.
+def _loads(tile: Vectors, cuts: list[tuple[int, int]], config: Configuration) -> list[int]:
+    """The words of a tile [columns, k], piece by piece: its anchors, then its elements, index by
+    index.
 
     Where there are scales, before each block of indices come its effective anchors: the exponents
     that, times the scale, are those of the tile.
     """
-    rows = [heads[None]]
-    if powers is None:
-        rows.append(tile)
-    else:
-        for start in range(0, len(tile), block):
-            rows += [heads[None] - powers[start], tile[start:start + block]]
-    return _words(torch.cat(rows), lanes)
+    block, heads = config.vpcu.scale_block, tile.anchors[None]
+    words: list[int] = []
+    for low, high in cuts:
+        rows = [heads]
+        if tile.powers is None:
+            rows.append(tile.bits[:, low:high].mT)
+        else:
+            for start in range(low, high, block):
+                rows += [heads - tile.powers[:, start],
+                         tile.bits[:, start:min(high, start + block)].mT]
+        words += _words(torch.cat(rows), config.vpcu.lanes)
+    return words
 
 
 def _words(elements: Tensor, lanes: int) -> list[int]:
@@ -243,11 +251,15 @@ def _compressed(a: Tensor, fmt: Format, cuts: list[tuple[int, int]]) -> tuple[li
     return masks, [x & WORD_MASK for x in words.tolist()]
 
 
+def _operation(settings: dict[str, int], rows: int, piece: tuple[int, int],
+               cuts: list[tuple[int, int]]) -> int:
+    """An operation of some rows and one piece; the last of the pieces drains."""
+    return _packed(tuple(settings.items()), rows, piece[1] - piece[0], piece[0] > 0,
+                   piece == cuts[-1])
+
+
 @lru_cache(maxsize=256)
-def _operation(format_a: int, format_b: int, result: int, saturate: bool, keep: bool, drain: bool,
-               exponent: int, rows: int, k: int, scaled: bool) -> int:
-    return Operation.const({
-        "format_a": format_a, "format_b": format_b, "result": result, "saturate": saturate,
-        "keep": keep, "drain": drain, "exponent": exponent, "rows": rows, "k": k,
-        "scaled": scaled,
-    }).as_bits()
+def _packed(settings: tuple[tuple[str, int], ...], rows: int, k: int, keep: bool,
+            drain: bool) -> int:
+    return Operation.const(
+        dict(settings) | {"rows": rows, "k": k, "keep": keep, "drain": drain}).as_bits()

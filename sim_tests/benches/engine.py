@@ -9,7 +9,7 @@ import torch
 from ..hdl.formats import FORMATS
 from ..host.mx import NAN_SCALE, mx_dequantize, mx_quantize
 from ..host.numerics import from_bits, to_bits
-from ..host.plan import tile_columns
+from ..host.tiling import tile_columns
 from .engine_products import (
     CONFIG,
     ENABLED,
@@ -24,6 +24,7 @@ from .engine_products import (
     random_product,
 )
 from .product_cases import directed, edges
+from .product_sweep import with_empty_lines
 from .stalls import PATTERNS
 from .streams import start
 
@@ -233,6 +234,27 @@ async def cycles_are_those_of_the_formula(dut):
     if VPCU.b_depth + 65 <= VPCU.max_k:
         cycles, _ = await machine.run(product)
         assert cycles == product.cycles()
+    await machine.finish()
+
+
+@cocotb.test()
+async def compressed_and_transposed_products(dut):
+    """Lines of zeros left out and B streamed: the bits of the whole product, the model's cycles."""
+    await start(dut, limit=LIMIT)
+    machine, random = Machine(dut), generator(40)
+    ways = itertools.product(("a", "b", "auto"), (False, True))
+    for number, (orientation, compress) in enumerate(ways):
+        for k in (min(100, VPCU.max_k), min(VPCU.b_depth + 70, VPCU.max_k)):
+            pair = PAIRS[(number * 7 + k) % len(PAIRS)]
+            product = random_product(pair, (3, k, 5), random, density=0.3)
+            a, b = with_empty_lines(product.a, product.b, random)
+            if number % 2:
+                b[k // 3, 1] = pair[1].nan_bits
+            product = product._replace(a=a, b=b, orientation=orientation, compress=compress)
+            if VPCU.scale_block and number % 3 == 0:
+                product = random_scales(product, random)
+            cycles, _ = await machine.run(product)
+            assert cycles == product.cycles(), product
     await machine.finish()
 
 

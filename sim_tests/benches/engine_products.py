@@ -10,12 +10,13 @@ from typing import NamedTuple
 import torch
 
 from ..hdl.formats import FORMATS
-from ..hdl.layouts import Result
-from ..host.cycles import gemm_cycles
+from ..hdl.layouts import Operation, Result
 from ..host.gemm import exact_gemm
 from ..host.mx import NAN_SCALE, spread
 from ..host.numerics import from_bits, to_bits
-from ..host.plan import is_finite, is_nonzero, plan_gemm
+from ..host.orientation import choose
+from ..host.plan import plan_gemm
+from ..host.vectors import factor
 from .product_cases import random_bits, sparse_bits
 from .stalls import PATTERNS
 from .streams import StreamSink, StreamSource, finish
@@ -38,7 +39,8 @@ LIMIT = 1_000_000  # cycles of the watchdog
 class Product(NamedTuple):
     """One product: bit patterns [M, K] and [K, N], their formats and the result's.
 
-    ``scales``: uint8 [M, blocks] and [blocks, N], None for an operand without.
+    ``scales``: uint8 [M, blocks] and [blocks, N], None for an operand without. ``orientation`` and
+    ``compress`` as in `plan_gemm`; unless told otherwise, A is streamed and all of it sent.
     """
 
     a: torch.Tensor
@@ -48,6 +50,8 @@ class Product(NamedTuple):
     exponent: int = 0
     overflow: str | None = None
     scales: tuple = (None, None)
+    orientation: str = "a"
+    compress: bool = False
 
     @property
     def is_scaled(self):
@@ -66,13 +70,16 @@ class Product(NamedTuple):
     def plan(self):
         saturate = None if self.overflow is None else self.overflow == "saturate"
         return plan_gemm(self.a, self.b, self.formats, self.result, config=CONFIG,
-                         saturate=saturate, exponent=self.exponent, scales=self.scales)
+                         saturate=saturate, exponent=self.exponent, scales=self.scales,
+                         orientation=self.orientation, compress=self.compress)
 
     def cycles(self):
         """Cycles by the formula."""
         a, b = self.scaled_by_nan()
-        return gemm_cycles(CONFIG, is_nonzero(a, self.formats[0]), ~is_finite(b, self.formats[1]),
-                           self.formats, scaled=self.is_scaled).cycles
+        way = choose(CONFIG, factor(a, self.formats[0]), factor(b.mT, self.formats[1]),
+                     self.formats, scaled=self.is_scaled, orientation=self.orientation,
+                     compress=self.compress)
+        return way.work.cycles
 
     def check(self, items):
         """Compare the engine's items with the golden model, bit for bit; returns bits, lost flags.
@@ -94,8 +101,7 @@ class Product(NamedTuple):
                 f"first [{m}, {n}]: {bits[m, n]:#x} lost {bool(lost[m, n])}, golden model "
                 f"{golden[m, n]:#x} lost {bool(golden_lost[m, n])}")
         ends = sum(Result.from_bits(x).last for x in items)
-        drains = len(plan.operations) // max(1, -(-self.a.shape[1] // VPCU.b_depth))
-        assert ends == drains
+        assert ends == sum(Operation.from_bits(x).drain for x in plan.operations)
         assert Result.from_bits(items[-1]).last
         return bits, lost
 

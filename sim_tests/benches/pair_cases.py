@@ -13,7 +13,7 @@ from ..host.cycles import gemm_cycles
 from ..host.gemm import exact_gemm
 from ..host.native_engine import NativeEngine
 from ..host.numerics import from_bits, to_bits
-from ..host.plan import is_finite, is_nonzero
+from ..host.vectors import is_finite, is_nonzero
 from .product_cases import random_bits
 
 __all__ = ["Found", "boundary", "check_pairs", "draw", "product_bits", "product_by_float64"]
@@ -72,7 +72,7 @@ def check_pairs(engine: NativeEngine, a: np.ndarray, b: np.ndarray,
     """
     names = (formats[0].name, formats[1].name)
     column, row = torch.from_numpy(a)[:, None], torch.from_numpy(b)[None]
-    done = engine.gemm(column, row, names, result.name)
+    done = engine.gemm(column, row, names, result.name, orientation="a", compress=False)
     if expected is None:
         expected = product_bits(a[:, None], b[None], formats, result)
     vpcu = engine.config.vpcu

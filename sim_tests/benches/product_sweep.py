@@ -13,30 +13,41 @@ from torch import Tensor
 
 from ..gen.config import Configuration
 from ..hdl.formats import Format
-from ..host.cycles import gemm_cycles
 from ..host.gemm import exact_gemm
 from ..host.native_engine import NativeEngine
 from ..host.numerics import from_bits, to_bits
-from ..host.plan import is_finite, is_nonzero, tile_columns
+from ..host.orientation import choose
+from ..host.tiling import tile_columns
+from ..host.vectors import factor
 from .product_cases import random_bits, sparse_bits
 
-__all__ = ["SweepCase", "check", "long_sums", "pairs_of_formats", "sweep"]
+__all__ = ["WAYS", "SweepCase", "check", "long_sums", "pairs_of_formats", "sweep",
+           "with_empty_lines"]
+
+WAYS = (("a", False), ("a", True), ("b", False), ("b", True), ("auto", True))
+"""Orientations, and whether columns are compressed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepCase:
-    """One product: bit patterns a [M, K] and b [K, N] (int64), their formats and the result's."""
+    """One product: bit patterns a [M, K] and b [K, N] (int64), their formats and the result's.
+
+    ``orientation`` and ``compress`` as in `plan_gemm`.
+    """
 
     a: Tensor
     b: Tensor
     formats: tuple[Format, Format]
     result: Format
     exponent: int = 0
+    orientation: str = "a"
+    compress: bool = False
 
     def __str__(self) -> str:
         names = " x ".join(fmt.name for fmt in self.formats)
         return (f"{names} -> {self.result.name}, {list(self.a.shape)} x {list(self.b.shape)}, "
-                f"exponent {self.exponent}")
+                f"exponent {self.exponent}, orientation {self.orientation}"
+                f"{', compressed' if self.compress else ''}")
 
 
 def pairs_of_formats(config: Configuration) -> list[tuple[Format, Format]]:
@@ -51,7 +62,8 @@ def check(engine: NativeEngine, case: SweepCase, **options: Any) -> list[str]:
     """
     vpcu = engine.config.vpcu
     names = (case.formats[0].name, case.formats[1].name)
-    done = engine.gemm(case.a, case.b, names, case.result.name, exponent=case.exponent, **options)
+    done = engine.gemm(case.a, case.b, names, case.result.name, exponent=case.exponent,
+                       orientation=case.orientation, compress=case.compress, **options)
     golden, lost = exact_gemm(
         from_bits(case.a, names[0]), from_bits(case.b, names[1]), names, case.result.name,
         exponent=case.exponent, accumulator_width=vpcu.accumulator_width, max_k=vpcu.max_k)
@@ -63,8 +75,9 @@ def check(engine: NativeEngine, case: SweepCase, **options: Any) -> list[str]:
                      f"{int(done.bits[m, n]):#x}, golden model {int(to_bits(golden)[m, n]):#x}")
     if not torch.equal(done.lost, lost):
         wrong.append(f"{int((done.lost != lost).sum())} lost flags differ")
-    cycles = gemm_cycles(engine.config, is_nonzero(case.a, case.formats[0]),
-                         ~is_finite(case.b, case.formats[1]), case.formats).cycles
+    cycles = choose(engine.config, factor(case.a, case.formats[0]),
+                    factor(case.b.mT, case.formats[1]), case.formats,
+                    orientation=case.orientation, compress=case.compress).work.cycles
     if "stalls" not in options and done.cycles != cycles:
         wrong.append(f"{done.cycles} cycles, cycle model {cycles}")
     return wrong
@@ -75,7 +88,8 @@ def sweep(config: Configuration, count: int, seed: int) -> Iterator[SweepCase]:
 
     Shapes: from one element to several tiles with ragged edges; K over the borders of masks and,
     in every eighth, of the tile buffer. Masks: dense, sparse, nearly empty, rows without elements.
-    Every fifth B holds infinities and NaN; exponents of a few octaves or all.
+    Every fifth B holds infinities and NaN; exponents of a few octaves or all. Each in one of
+    ``WAYS``; half of those that are compressed have lines of zeros.
     """
     random = torch.Generator().manual_seed(seed)
     pairs = pairs_of_formats(config)
@@ -103,7 +117,21 @@ def sweep(config: Configuration, count: int, seed: int) -> Iterator[SweepCase]:
             b = b.masked_fill(special, pair[1].nan_bits - pick(2))
         exponent = 0 if pick(2) else pick(61) - 30
         result = config.vpcu.format_objects[pick(len(config.vpcu.formats))]
-        yield SweepCase(a=a, b=b, formats=pair, result=result, exponent=exponent)
+        orientation, compress = WAYS[pick(len(WAYS))]
+        if compress and pick(2):
+            a, b = with_empty_lines(a, b, random)
+        yield SweepCase(a=a, b=b, formats=pair, result=result, exponent=exponent,
+                        orientation=orientation, compress=compress)
+
+
+def with_empty_lines(a: Tensor, b: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The same with a third of A's columns, a fifth of B's rows and a third of B's columns zero."""
+    def some(size: int, share: float) -> Tensor:
+        return torch.rand(size, generator=random) < share
+
+    k, n = b.shape
+    a = a.masked_fill(some(k, 0.3), 0)
+    return a, b.masked_fill(some(k, 0.2)[:, None] | some(n, 0.3), 0)
 
 
 def long_sums(pair: tuple[Format, Format], k: int, seed: int, result: Format) -> SweepCase:

@@ -7,7 +7,8 @@ import torch
 
 from ..hdl.formats import FORMATS
 from ..hdl.layouts import UNSCALED, ForceWindow, skipper_token
-from ..host.plan import is_finite, is_nonzero, tile_columns
+from ..host.tiling import tile_columns
+from ..host.vectors import is_finite, is_nonzero
 from .engine_products import CONFIG, LIMIT, PAIRS, VPCU, Product, generator, random_product
 from .product_cases import directed
 from .stalls import PATTERNS

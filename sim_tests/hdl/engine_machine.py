@@ -9,7 +9,8 @@ from exactum.hdl.engine import Engine
 from exactum.hdl.formats import FORMATS
 from exactum.host.cycles import gemm_cycles
 from exactum.host.mx import NAN_SCALE, spread
-from exactum.host.plan import is_finite, is_nonzero, plan_gemm
+from exactum.host.plan import plan_gemm
+from exactum.host.vectors import is_finite, is_nonzero
 from sim_tests.oracle import dot
 from sim_tests.streams import get, put, simulate
 
@@ -43,7 +44,8 @@ def engine(config):
 
 def plan(config, product):
     return plan_gemm(product.a, product.b, product.formats, product.result, config=config,
-                     exponent=product.exponent, scales=product.scales)
+                     exponent=product.exponent, scales=product.scales, orientation="a",
+                     compress=False)
 
 
 def drive(dut, config, products, *, sources=None, sink=None):

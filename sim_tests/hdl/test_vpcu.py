@@ -32,7 +32,7 @@ def tokens(a, order):
 def run(a, b, formats, queue, *, source=None, sink=None):
     """The plan, result items, force windows and stamps by port; each tile gets the ``queue``."""
     dut = Vpcu(**CONFIG.vpcu.model_dump())
-    plan = plan_gemm(a, b, formats, "fp32", config=CONFIG)
+    plan = plan_gemm(a, b, formats, "fp32", config=CONFIG, orientation="a", compress=False)
     found, forces, stamps = [], [], {}
     ports = {"i_operation": plan.operations, "i_b": plan.b, "i_row": plan.rows,
              "i_a": queue * len(plan.operations)}

@@ -1,5 +1,6 @@
 """Devices: what they compute, count and refuse."""
 
+import itertools
 import math
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from exactum.host.codec import compress, compressed_bits
 from exactum.host.cycles import gemm_cycles
 from exactum.host.device import COUNTERS, Device
 from exactum.host.gemm import exact_gemm
+from exactum.host.masks import NonZeros
 from exactum.host.numerics import decode, to_bits
 from exactum.host.softmax import exact_softmax, softmax_backward, softmax_cycles
 
@@ -63,7 +65,7 @@ def test_softmax_is_the_golden_model(device):
 def test_counters_of_a_product(device):
     a, b = quantize(randn(5, 130).relu(), "e4m3"), quantize(randn(130, 7), "e4m3")
     assert dict(device.counters) == dict.fromkeys(COUNTERS, 0)
-    device.gemm(a, b)
+    device.gemm(a, b, orientation="a", compress=False)
     nonzero = decode(a) != 0
     work = gemm_cycles(device.config, nonzero, None, ("e4m3", "e4m3"), columns=7)
     zeros = 7 * int((~nonzero).sum())
@@ -71,10 +73,13 @@ def test_counters_of_a_product(device):
     assert -(-stream // 64) == len(compress(a).words)
     assert dict(device.counters) == {
         "calls": 1, "cycles": work.cycles, "products": 5 * 130 * 7 - zeros,
-        "products_skipped": zeros, "bytes_in": -(-stream // 8) + 130 * 7,
+        "cycles_dense": gemm_cycles(device.config, torch.ones(5, 130).bool(), None,
+                                    ("e4m3", "e4m3"), columns=7).cycles,
+        "products_skipped": zeros, "transposed": 0, "words_a_saved": 0, "words_b_saved": 0,
+        "bytes_in": -(-stream // 8) + 130 * 7,
         "bytes_out": 5 * 7 * 4, "lost": 0, "saturations": 0}
     once = dict(device.counters)
-    device.gemm(a, b)
+    device.gemm(a, b, orientation="a", compress=False)
     assert dict(device.counters) == {name: 2 * count for name, count in once.items()}
     device.reset_counters()
     assert set(device.counters.values()) == {0}
@@ -87,7 +92,7 @@ def test_scaled_products_are_those_of_the_golden_model():
                                   mx_quantize(randn(70, 7) * 99, "e5m2", axis=0, block=16))
     a[2] = 0
     scales = scale_a, scale_b
-    got = opened.gemm(a, b, ("e4m3", "e5m2"), scales=scales)
+    got = opened.gemm(a, b, ("e4m3", "e5m2"), scales=scales, orientation="a", compress=False)
     assert torch.equal(got, exact_gemm(a, b, ("e4m3", "e5m2"), scales=scales, scale_block=16)[0])
     work = gemm_cycles(config, a.float() != 0, None, ("e4m3", "e5m2"), columns=7, scaled=True)
     plain = gemm_cycles(config, a.float() != 0, None, ("e4m3", "e5m2"), columns=7)
@@ -97,6 +102,51 @@ def test_scaled_products_are_those_of_the_golden_model():
     stream = compressed_bits(a.float() != 0, 8)
     assert opened.counters["bytes_in"] == -(-stream // 8) + 70 * 7 + scale_a.numel() + \
         scale_b.numel()
+
+
+FORMATS = ["e4m3", "e5m2", "fp16", "bf16", "fp32"]
+
+
+def with_specials(x, share=0.01):
+    return x.masked_fill(torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < share,
+                         math.inf)
+
+
+@pytest.mark.parametrize("formats", [*((name, name) for name in FORMATS), ("e5m2", "fp32"),
+                                     ("bf16", "e4m3")], ids="-".join)
+@pytest.mark.parametrize("specials", [False, True])
+def test_orientation_and_compression_change_no_bit_and_no_lost_flag(formats, specials):
+    a, b = randn(9, 140) * 2.0 ** randn(9, 140).mul(20), randn(140, 6) * 2.0 ** (randn(140, 6) * 20)
+    a, b = a * (randn(9, 1) > 0) * (randn(1, 140) > 0), b * (randn(140, 1) > -1)
+    if specials:
+        b = with_specials(b)
+    results, lost, cycles = [], set(), {}
+    for way in itertools.product(("auto", "a", "b"), (False, True)):
+        with open_device() as opened:
+            results.append(to_bits(opened.gemm(a, b, formats, orientation=way[0],
+                                               compress=way[1])))
+            lost.add(opened.counters["lost"])
+            cycles[way] = opened.counters["cycles"]
+    assert all(torch.equal(results[0], other) for other in results)
+    assert torch.equal(results[0], to_bits(exact_gemm(a, b, formats)[0]))
+    assert len(lost) == 1
+    assert (lost != {0}) == ("bf16" in formats or "fp32" in formats)
+    assert cycles["auto", True] == min(cycles.values())
+
+
+def test_what_zeros_decide_is_neither_sent_nor_sent_back(device):
+    a, b = torch.ones(40, 70), torch.ones(70, 33)
+    a[10:], a[:, 20:] = 0, 0
+    b[:, 32] = 0
+    device.gemm(a, b, orientation="a")
+    found = dict(device.counters)
+    assert found["bytes_out"] == 10 * 32 * 4
+    assert found["bytes_in"] == -(-compressed_bits(torch.ones(10, 20), 8) // 8) + 20 * 32
+    assert found["words_b_saved"] == 2 * 8 * 71 - 8 * 21
+    assert found["words_a_saved"] == 2 * (40 * 2 + 10 * 3) - 10 * (1 + 3)
+    assert found["products"] == 10 * 20 * 32
+    assert found["cycles"] == gemm_cycles(device.config, torch.ones(10, 20).bool(), None,
+                                          ("e4m3", "e4m3"), columns=32).cycles
 
 
 def test_elements_under_a_nan_scale_are_not_skipped():
@@ -233,6 +283,7 @@ def test_devices_cannot_be_made_of_the_protocol_alone():
 
 
 ONES = torch.ones(2, 2)
+FACTOR = module._factor
 
 
 @pytest.mark.parametrize(("call", "code", "says"), [
@@ -249,6 +300,7 @@ ONES = torch.ones(2, 2)
     (lambda d: d.gemm(torch.ones(1, 2049), torch.ones(2049, 1)), "X204", "K is 2049"),
     (lambda d: d.gemm(ONES, ONES, exponent=2048), "X207", "from -2048 to 2047; got 2048"),
     (lambda d: d.gemm(ONES, ONES, exponent=0.5), "X207", "got 0.5"),
+    (lambda d: d.gemm(ONES, ONES, orientation="c"), "X206", "one of auto, a, b; got 'c'"),
     (lambda d: d.softmax(torch.tensor(1.0)), "X201", "dimension"),
     (lambda d: d.softmax(torch.ones(2, 65)), "X208", "65"),
     (lambda d: d.softmax(ONES, "bf17"), "X203", "did you mean `bf16`?"),
@@ -292,17 +344,14 @@ def test_a_closed_device_says_so():
 
 def test_the_tests_catch_uncounted_zeros(monkeypatch, device):
     """A fault: every element of A is taken for non-zero."""
-    monkeypatch.setattr(module, "gemm_cycles",
-                        lambda config, mask, *rest, **names: gemm_cycles(
-                            config, torch.ones_like(mask.mask), *rest, **names))
+    monkeypatch.setattr(module, "_factor", lambda x: FACTOR(x)._replace(
+        nonzero=NonZeros(torch.ones_like(x.values))))
     with pytest.raises(AssertionError):
         test_counters_of_a_product(device)
 
 
 def test_the_tests_catch_skipped_infinities(monkeypatch, device):
     """A fault: the infinities of B do not keep zeros of A from being skipped."""
-    monkeypatch.setattr(module, "gemm_cycles",
-                        lambda config, mask, special, *rest, **names: gemm_cycles(
-                            config, mask, None, *rest, **names))
+    monkeypatch.setattr(module, "_factor", lambda x: FACTOR(x)._replace(special=None))
     with pytest.raises(AssertionError):
         test_zeros_against_infinities_are_not_skipped(device)

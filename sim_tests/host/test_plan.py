@@ -6,48 +6,23 @@ import pytest
 import torch
 
 from exactum.gen.config import preset
-from exactum.hdl.formats import BF16, E4M3, FORMATS, FP16, FP32
+from exactum.hdl.formats import FORMATS
 from exactum.hdl.layouts import AnchorWord, Operation, Result, mask_word
-from exactum.host import plan as module
-from exactum.host.cycles import tile_words
-from exactum.host.plan import anchors, is_finite, is_nonzero, pieces, plan_gemm
-from sim_tests.oracle import NAN, decode, exponent_of, is_zero
+from exactum.host import vectors
+from exactum.host.plan import plan_gemm
+from exactum.host.tiling import pieces, tile_words
+from sim_tests.oracle import exponent_of
 
+PLAIN = {"orientation": "a", "compress": False}
 CONFIG = preset("small").replace({"vpcu.lanes": 2, "vpcu.b_depth": 64, "vpcu.scale_block": 0})
 SCALED = CONFIG.replace({"vpcu.scale_block": 32})
-
-
-@pytest.mark.parametrize("fmt", [E4M3, FORMATS["e5m2"], FP16, BF16], ids=lambda f: f.name)
-def test_predicates_and_anchors_are_those_of_the_oracle(fmt):
-    bits = torch.arange(0, 1 << fmt.width, 1 if fmt.width == 8 else 37)
-    values = [decode(x, fmt) for x in bits.tolist()]
-    assert is_nonzero(bits, fmt).tolist() == [not is_zero(x, fmt) for x in bits.tolist()]
-    assert is_finite(bits, fmt).tolist() == [v != NAN and abs(v) != float("inf") for v in values]
-    expected = [fmt.min_exponent if (e := exponent_of(x, fmt)) is None else e
-                for x in bits.tolist()]
-    assert anchors(bits[:, None], 1, fmt, False).tolist() == expected
-    assert anchors(bits[:, None], 1, fmt, True).tolist() == [fmt.max_exponent] * len(bits)
-
-
-def test_an_anchor_is_the_largest_of_its_row_or_column():
-    one = FP32.bias << 23
-    bits = torch.tensor([[one, one + (5 << 23), FP32.nan_bits], [0, 1, FP32.infinity_bits]])
-    assert anchors(bits, 1, FP32, False).tolist() == [5, -126]
-    assert anchors(bits, 0, FP32, False).tolist() == [0, 5, -126]
-    assert anchors(bits[:, :0], 1, FP32, False).tolist() == [-126, -126]
-
-
-@pytest.mark.parametrize(("k", "expected"), [(0, [(0, 0)]), (1, [(0, 1)]), (64, [(0, 64)]),
-                                             (130, [(0, 64), (64, 128), (128, 130)])])
-def test_pieces_cover_k(k, expected):
-    assert pieces(k, 64) == expected
 
 
 def test_values_are_packed_row_by_row_and_masks_say_where_they_go():
     a = torch.zeros(2, 66, dtype=torch.int64)
     a[0, 1], a[0, 64], a[1, 65], a[1, 3] = 0x11, 0x22, 0x33, 0x80  # the last one is -0
     plan = plan_gemm(a, torch.ones(66, 1, dtype=torch.int64), ("e4m3", "e4m3"), "fp32",
-                     config=CONFIG.replace({"vpcu.b_depth": 128}))
+                     config=CONFIG.replace({"vpcu.b_depth": 128}), **PLAIN)
     assert plan.values == [0x2211, 0x33]
     assert plan.masks == [2, 1, 0, 2]
     assert plan.rows == [8, 8]
@@ -59,7 +34,7 @@ def test_values_are_packed_row_by_row_and_masks_say_where_they_go():
 def test_pieces_keep_the_sums_and_drain_at_the_end():
     a = torch.full((2, 130), 0x3F80)
     plan = plan_gemm(a, torch.full((130, 9), 0x3F80), ("bf16", "bf16"), "fp16", config=CONFIG,
-                     exponent=-4)
+                     exponent=-4, **PLAIN)
     found = [Operation.from_bits(item) for item in plan.operations]
     assert [(o.k, o.keep, o.drain, o.rows, o.exponent) for o in found] == [
         (64, 0, 0, 1, -4), (64, 1, 0, 1, -4), (2, 1, 1, 1, -4)] * 4
@@ -72,7 +47,7 @@ def test_pieces_keep_the_sums_and_drain_at_the_end():
 def test_results_come_back_to_their_places(formats):
     m, n = 3, 11
     plan = plan_gemm(torch.zeros(m, 2, dtype=torch.int64), torch.zeros(2, n, dtype=torch.int64),
-                     formats, "fp32", config=CONFIG)
+                     formats, "fp32", config=CONFIG, **PLAIN)
     columns = 2 if "fp32" in formats else 8
     items = [Result.const({"data": 100 * row + start + column, "lost": row == 1}).as_bits()
              for start in range(0, n, columns) for row in range(m) for column in range(columns)]
@@ -85,7 +60,7 @@ def test_results_come_back_to_their_places(formats):
 @pytest.mark.parametrize(("m", "n"), [(0, 3), (3, 0)])
 def test_an_empty_product_sends_nothing(m, n):
     plan = plan_gemm(torch.zeros(m, 4, dtype=torch.int64), torch.zeros(4, n, dtype=torch.int64),
-                     ("e4m3", "fp16"), "fp32", config=CONFIG)
+                     ("e4m3", "fp16"), "fp32", config=CONFIG, **PLAIN)
     assert (plan.operations, plan.b, plan.rows, plan.masks, plan.values) == ([],) * 5
     bits, lost = plan.gather([])
     assert bits.shape == lost.shape == (m, n)
@@ -116,7 +91,7 @@ def test_scaled_words_say_where_each_block_lies(formats, k, block):
         torch.randint(100, 140, (blocks, 3), generator=random).to(torch.uint8)
     if blocks:
         scales[1][-1, 0] = 255
-    plan = plan_gemm(a, b, formats, "fp32", config=config, scales=scales)
+    plan = plan_gemm(a, b, formats, "fp32", config=config, scales=scales, **PLAIN)
 
     rows = values_of(a, scales[0].tolist(), fmt_a, block)
     columns = values_of(b.t(), scales[1].t().tolist(), fmt_b, block)
@@ -173,7 +148,7 @@ def test_a_nan_scale_of_a_makes_its_elements_nan():
     scales = torch.full((2, 2), 130, dtype=torch.uint8)
     scales[0, 1] = 255
     plan = plan_gemm(a, torch.ones(40, 1, dtype=torch.int64), ("e4m3", "e4m3"), "fp32",
-                     config=SCALED, scales=(scales, None))
+                     config=SCALED, scales=(scales, None), **PLAIN)
     words = [mask_word(32).from_bits(item) for item in plan.masks]
     assert [(word.mask, [*word.scales]) for word in words] == [(0xFF << 32, [130, 127]),
                                                                (0, [130, 130])]
@@ -182,7 +157,8 @@ def test_a_nan_scale_of_a_makes_its_elements_nan():
 
 def test_without_scales_all_bytes_are_one():
     plan = plan_gemm(torch.ones(1, 70, dtype=torch.int64), torch.ones(70, 1, dtype=torch.int64),
-                     ("e4m3", "e4m3"), "fp32", config=SCALED.replace({"vpcu.b_depth": 128}))
+                     ("e4m3", "e4m3"), "fp32", config=SCALED.replace({"vpcu.b_depth": 128}),
+                     **PLAIN)
     words = [mask_word(32).from_bits(item) for item in plan.masks]
     assert [[*word.scales] for word in words] == [[127, 127]] * 2
     assert [Operation.from_bits(item).scaled for item in plan.operations] == [0]
@@ -198,14 +174,14 @@ def test_scales_need_a_configuration_that_has_them():
 
 def unscaled_anchors(monkeypatch):
     """A fault: anchors are those of the elements alone."""
-    plain = module.anchors
-    monkeypatch.setattr(module, "anchors", lambda bits, dim, fmt, is_fixed, powers=None: plain(
+    plain = vectors.anchors
+    monkeypatch.setattr(vectors, "anchors", lambda bits, dim, fmt, is_fixed, powers=None: plain(
         bits, dim, fmt, is_fixed))
 
 
 def nan_scales_as_powers(monkeypatch):
     """A fault: the byte 255 is 2^128."""
-    monkeypatch.setattr(module, "NAN_SCALE", 256)
+    monkeypatch.setattr(vectors, "NAN_SCALE", 256)
 
 
 @pytest.mark.parametrize("fault", [unscaled_anchors, nan_scales_as_powers])

@@ -20,7 +20,7 @@ from benchmarks.vpcu import (
 from exactum.benches.product_sweep import pairs_of_formats
 from exactum.hdl.formats import lookup
 from exactum.hdl.lane import COLUMNS
-from exactum.host.plan import tile_columns
+from exactum.host.tiling import tile_columns
 from sim_tests.host.native_engine import CONFIG, engine
 
 PAIRS = [tuple(fmt.name for fmt in pair) for pair in pairs_of_formats(CONFIG)]
