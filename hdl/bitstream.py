@@ -154,14 +154,14 @@ class BitPacker(wiring.Component):
             first.eq(piece.first & ~extra),
             late.eq(lags | (first & piece.flag)),
             late_next.eq(late & ~extra & piece.bytes[3]),
-            total.eq(held + Mux(extra, 0, Cat(piece.first, C(0, 2), piece.bytes))),
-            fills.eq(total[6:].any()),
-            rests.eq(late_next | (fills & (total[7] | total[:6].any()))),
+            total.eq(held + Cat(piece.first, C(0, 2), piece.bytes)),
+            fills.eq(Mux(extra, held[6], total[6:].any())),
+            rests.eq(late_next | (total[6:].any() & (total[7] | total[:6].any()))),
             ends.eq(Mux(extra, closes, piece.last & ~rests)),
         ]
         with m.If(steps):
             m.d.sync += [
-                held.eq(Mux(ends, 0, Cat(total[:6], total[7]))),
+                held.eq(Mux(ends, 0, Mux(extra, held[:6], Cat(total[:6], total[7])))),
                 lags.eq(late_next),
                 closes.eq(~extra & piece.last & rests),
                 top.eq(piece.data[63]),
@@ -192,13 +192,12 @@ class BitPacker(wiring.Component):
             m.d.sync += s1_data[:63].eq(0)
 
         # Stage 4: they join those that are held; what does not fit is held.
-        s4_step = self._delayed(m, Cat(steps, steps & (fills | ends), ends), 4)
-        s4_valid, s4_fills, s4_ends = s4_step
+        s4_valid, s4_fills, s4_ends = self._delayed(m, Cat(steps, fills, ends), 4)
         rest = Signal(64)
         joined = Signal(64)
         m.d.comb += [
             joined.eq(rest | (s4_data & s4_above)),
-            queue.i.valid.eq(s4_fills),
+            queue.i.valid.eq(s4_valid & (s4_fills | s4_ends)),
             queue.i.payload.data.eq(joined),
             queue.i.payload.last.eq(s4_ends),
         ]

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from .bitstream import BitPacker, Piece, by_width, check_block
 from .layouts import CodecOperation, CodecWord
+from .ram import Ram
 from .squeezer import (Squeezer, SqueezerDone, SqueezerPacked, SqueezerPlain, SqueezerWord,
                        WidthCode)
 
@@ -120,8 +121,8 @@ class Sender(wiring.Component):
     A piece per cycle; the first follows 7 cycles after ``done``.
     """
 
-    def __init__(self, *, block):
-        self.block = block
+    def __init__(self, *, block, target):
+        self.block, self.target = block, target
         super().__init__({
             "plain": In(SqueezerPlain),
             "packed": In(SqueezerPacked),
@@ -132,8 +133,8 @@ class Sender(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        plain_read, packed_read, mask_read = self._words(m)
-        entry_read, entry_slot = self._entries(m)
+        plain_words, packed_words, packed_place, mask_read = self._words(m)
+        ahead, ahead_slot, ahead_valid, takes = self._entries(m, packed_place)
 
         # Stage 0: the next piece of a block. All stages move together.
         moves = Signal()
@@ -143,28 +144,24 @@ class Sender(wiring.Component):
         m.d.comb += [
             is_mask.eq(begins & entry.sparse),
             ends.eq(Mux(is_mask, entry.bare, place == entry.last_word)),
-            self.freed.eq(moves & (~busy | ends) & (entry_slot != entry_read.addr)),
+            takes.eq(moves & (~busy | ends)),
+            self.freed.eq(takes & ahead_valid),
         ]
         with m.If(moves):
             with m.If(busy):
                 m.d.sync += [begins.eq(ends), place.eq(Mux(ends | is_mask, 0, place + 1))]
-            with m.If(~busy | ends):
-                m.d.sync += [
-                    busy.eq(self.freed),
-                    entry.eq(entry_read.data),
-                    slot.eq(entry_read.addr),
-                    entry_read.addr.eq(entry_read.addr + self.freed),
-                ]
+            with m.If(takes):
+                m.d.sync += [busy.eq(ahead_valid), entry.eq(ahead), slot.eq(ahead_slot)]
 
-        # Stage 1: reading. Stage 2: the words are there, all but one as zeros. Stage 3: that one.
+        # Stages 1 and 2: reading. Stage 3: the mask, or the word of one kind.
         s1_valid, s1_mask, s1_packed, s1_slot = Signal(), Signal(), Signal(), Signal(range(SLOTS))
+        s2_valid, s2_mask, s2_packed, s2_bits = Signal(), Signal(), Signal(), Signal(64)
         s1_piece, s2_piece = Signal(Piece), Signal(Piece)
-        s2_valid, s2_words = Signal(), [Signal(64, name=f"s2_word{i}") for i in range(3)]
         m.d.comb += [
             moves.eq(~self.o.valid | self.o.ready),
             mask_read.addr.eq(s1_slot),
-            *(port.addr.eq(Cat(place, slot)) for port in (plain_read, packed_read)),
-            *(port.en.eq(moves) for port in (plain_read, packed_read)),
+            *(words.address.eq(Cat(place, slot)) for words in (plain_words, packed_words)),
+            *(words.read.eq(moves) for words in (plain_words, packed_words)),
         ]
         with m.If(moves):
             m.d.sync += [
@@ -173,25 +170,22 @@ class Sender(wiring.Component):
                 s1_piece.bytes.eq(Mux(is_mask, self.block // 8, Mux(ends, entry.tail, 8))),
                 s1_piece.first.eq(begins), s1_piece.flag.eq(entry.sparse),
                 s1_piece.last.eq(ends & entry.final),
-                s2_valid.eq(s1_valid), s2_piece.eq(s1_piece),
+                s2_valid.eq(s1_valid), s2_mask.eq(s1_mask), s2_packed.eq(s1_packed),
+                s2_piece.eq(s1_piece), s2_bits.eq(mask_read.data),
                 self.o.valid.eq(s2_valid), self.o.payload.eq(s2_piece),
-                self.o.payload.data.eq(s2_words[0] | s2_words[1] | s2_words[2]),
+                self.o.payload.data.eq(
+                    Mux(s2_mask, s2_bits, Mux(s2_packed, packed_words.o, plain_words.o))),
             ]
-            for word, read, chosen in zip(s2_words, (mask_read, packed_read, plain_read),
-                                          (s1_mask, s1_packed & ~s1_mask, ~s1_packed), strict=True):
-                m.d.sync += word.eq(read.data)
-                with m.If(~chosen):
-                    m.d.sync += word.eq(0)
         return m
 
     def _words(self, m):
-        """The memories of words, written as they come; their read ports."""
-        depth = SLOTS * 32
-        m.submodules.plain_words = plain_words = memory.Memory(shape=64, depth=depth, init=[])
-        m.submodules.packed_words = packed_words = memory.Memory(shape=64, depth=depth, init=[])
+        """The memories of words and masks, written as they come; the ports that are read."""
+        m.submodules.plain_words = plain_words = Ram(
+            width=64, depth=SLOTS * 32, target=self.target)
+        m.submodules.packed_words = packed_words = Ram(
+            width=64, depth=SLOTS * 32, target=self.target)
         m.submodules.masks = masks = memory.Memory(
             shape=data.ArrayLayout(8, self.block // 8), depth=SLOTS, init=[])
-        plain_write, packed_write = plain_words.write_port(), packed_words.write_port()
         mask_write = masks.write_port(granularity=1)
 
         plain_slot, packed_slot = Signal(range(SLOTS)), Signal(range(SLOTS))
@@ -200,30 +194,30 @@ class Sender(wiring.Component):
         code = self.plain.code
         m.d.comb += [
             octet.eq(self.plain.place >> code.as_value()),
-            plain_write.en.eq(self.plain.valid),
-            plain_write.addr.eq(Cat(self.plain.place, plain_slot)),
-            plain_write.data.eq(self.plain.data),
+            plain_words.write.eq(self.plain.valid),
+            plain_words.i_address.eq(Cat(self.plain.place, plain_slot)),
+            plain_words.i_data.eq(self.plain.data),
             mask_write.en.eq(Cat(self.plain.valid & (octet == i) for i in range(self.block // 8))),
             mask_write.addr.eq(plain_slot),
             *(mask_write.data[i].eq(self.plain.mask) for i in range(self.block // 8)),
-            packed_write.en.eq(self.packed.valid),
-            packed_write.addr.eq(Cat(packed_place, packed_slot)),
-            packed_write.data.eq(self.packed.data),
+            packed_words.write.eq(self.packed.valid),
+            packed_words.i_address.eq(Cat(packed_place, packed_slot)),
+            packed_words.i_data.eq(self.packed.data),
         ]
         m.d.sync += [
             plain_slot.eq(plain_slot + (self.plain.valid & self.plain.last)),
             packed_slot.eq(packed_slot + self.done.valid),
             packed_place.eq(Mux(self.done.valid, 0, packed_place + self.packed.valid)),
         ]
-        return plain_words.read_port(), packed_words.read_port(), masks.read_port(domain="comb")
+        return plain_words, packed_words, packed_place, masks.read_port(domain="comb")
 
-    def _entries(self, m):
-        """The memory of entries: its read port and the place of the next entry."""
+    def _entries(self, m, words):
+        """The memory of entries; the next one in a register, until it is taken."""
         m.submodules.entries = entries = memory.Memory(shape=BlockEntry, depth=SLOTS, init=[])
         write, read = entries.write_port(), entries.read_port(domain="comb")
 
         # The mask costs `block` bits and saves the zeros' own.
-        done, size, is_sparse = Signal.like(self.done), Signal(9), Signal()
+        done, s1_words, size, is_sparse = Signal.like(self.done), Signal(6), Signal(9), Signal()
 
         def choose(of_width):
             return Mux(done.code == WidthCode.BITS8, of_width(8),
@@ -231,18 +225,27 @@ class Sender(wiring.Component):
 
         m.d.sync += [
             done.eq(self.done),
-            size.eq((self.done.words << 3) + self.done.tail),
+            s1_words.eq(words),
+            size.eq((words << 3) + self.done.tail),
             write.en.eq(done.valid),
             write.data.sparse.eq(is_sparse),
             write.data.final.eq(done.final),
             write.data.bare.eq(done.tail == 0),
             write.data.last_word.eq(
-                Mux(is_sparse, done.words, choose(lambda width: self.block * width // 64 - 1))),
+                Mux(is_sparse, s1_words, choose(lambda width: self.block * width // 64 - 1))),
             write.data.tail.eq(Mux(is_sparse, done.tail, 8)),
             write.addr.eq(write.addr + write.en),
         ]
         m.d.comb += is_sparse.eq(saves(size, choose(lambda width: self.block * (width - 1) // 8)))
-        return read, write.addr
+
+        ahead, slot, valid, takes = Signal(BlockEntry), Signal(range(SLOTS)), Signal(), Signal()
+        there = read.addr != write.addr
+        with m.If(takes | ~valid):
+            m.d.sync += [
+                ahead.eq(read.data), slot.eq(read.addr), valid.eq(there),
+                read.addr.eq(read.addr + there),
+            ]
+        return ahead, slot, valid, takes
 
 
 class Compressor(wiring.Component):
@@ -254,6 +257,8 @@ class Compressor(wiring.Component):
     ----------
     block : int
         Elements of a block: 8, 16, 32 or 64.
+    target : str
+        What it is built for: of the ``Ram``.
 
     Members
     -------
@@ -279,8 +284,8 @@ class Compressor(wiring.Component):
         If ``block`` is not an int, or not a legal one.
     """
 
-    def __init__(self, *, block):
-        self.block = check_block(block)
+    def __init__(self, *, block, target="generic"):
+        self.block, self.target = check_block(block), target
         super().__init__({
             "i_operation": In(stream.Signature(CodecOperation)),
             "i": In(stream.Signature(64)),
@@ -293,7 +298,8 @@ class Compressor(wiring.Component):
         m = Module()
         m.submodules.loader = loader = Loader(block=self.block)
         m.submodules.squeezer = squeezer = Squeezer()
-        m.submodules.sender = sender = Sender(block=self.block)
+        m.submodules.sender = sender = Sender(
+            block=self.block, target=self.target)
         m.submodules.packer = packer = BitPacker()
         wiring.connect(m, wiring.flipped(self.i_operation), loader.i_operation)
         wiring.connect(m, wiring.flipped(self.i), loader.i)

@@ -39,9 +39,10 @@ SqueezerPlain = data.StructLayout({"valid": 1, "data": 64, "place": 5, "last": 1
 SqueezerPacked = data.StructLayout({"valid": 1, "data": 64})
 """Eight bytes that are not zero."""
 
-SqueezerDone = data.StructLayout({"valid": 1, "words": 6, "tail": 4, "code": WidthCode, "final": 1})
-"""The end of a block. ``words``: packed words before the last one, which has ``tail`` bytes, 1 to 8;
-0 if the block has none. ``code``, ``final``: as of its words.
+SqueezerDone = data.StructLayout({"valid": 1, "tail": 4, "code": WidthCode, "final": 1})
+"""The end of a block. ``tail``: bytes in the last of its packed words, 1 to 8; 0 if it has none.
+
+``code``, ``final``: as of its words.
 """
 
 
@@ -134,30 +135,27 @@ class Squeezer(wiring.Component):
 
     def _targets(self, m, s3, keep, rank, count):
         """Stage 4: the lane of each byte; `held` bytes (at most 8) of the block wait before it."""
-        held, words = Signal(range(9)), Signal(6)
-        before, total = Signal(range(9)), Signal(range(17))
+        held, total = Signal(range(9)), Signal(range(17))
         step = Signal(data.StructLayout({
-            "valid": 1, "full": 1, "begins": 1, "last": 1, "above": 8, "words": 6, "held": 4,
+            "valid": 1, "full": 1, "begins": 1, "last": 1, "above": 8, "held": 4,
             "code": WidthCode, "final": 1}))
         lanes = [Signal(3) for _ in range(8)]
         s4_keep = Signal(8)
-        full, held_next, words_next = Signal(), Signal(range(9)), Signal(6)
+        full, held_next = Signal(), Signal(range(9))
         m.d.comb += [
-            before.eq(Mux(s3.first, 0, held)),
-            total.eq(before + count),
+            total.eq(held + count),
             full.eq(total[4] | (total[3] & total[:3].any())),
             held_next.eq(Mux(full, Cat(total[:3], total[4]), total)),
-            words_next.eq(Mux(s3.first, 0, words) + full),
         ]
         with m.If(s3.valid):
-            m.d.sync += [held.eq(held_next), words.eq(words_next)]
+            m.d.sync += held.eq(Mux(s3.last, 0, held_next))
         m.d.sync += [
             step.valid.eq(s3.valid), step.full.eq(full), step.last.eq(s3.last),
             step.begins.eq(s3.first), step.code.eq(s3.code), step.final.eq(s3.final),
-            step.above.eq(Cat(before <= i for i in range(8))),
-            step.words.eq(words_next), step.held.eq(held_next),
+            step.above.eq(Cat(held <= i for i in range(8))),
+            step.held.eq(held_next),
             s4_keep.eq(keep),
-            *(lane.eq(before + place) for lane, place in zip(lanes, rank, strict=True)),
+            *(lane.eq(held + place) for lane, place in zip(lanes, rank, strict=True)),
         ]
         return step, lanes, s4_keep
 
@@ -184,7 +182,7 @@ class Squeezer(wiring.Component):
             s7_flushes.eq(leaves & step.held.any()),
             s7_rests.eq(Mux(leaves, Cat(step.held > i for i in range(8)), ~previous.above)),
             self.packed.valid.eq(s7_flushes | (step.valid & step.full)),
-            s7_done.valid.eq(leaves), s7_done.words.eq(step.words), s7_done.tail.eq(step.held),
+            s7_done.valid.eq(leaves), s7_done.tail.eq(step.held),
             s7_done.code.eq(step.code), s7_done.final.eq(step.final),
             self.done.eq(s7_done),
         ]
