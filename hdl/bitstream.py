@@ -140,7 +140,8 @@ class BitPacker(wiring.Component):
 
         # Stage 0: where a piece goes. Of the bits that came, `held` (at most 64) are in no word
         # yet; if `lags`, the last of these is missing, and it is `top`.
-        held, lags, top = Signal(range(65)), Signal(), Signal()
+        held = Signal(range(65))
+        lags, top = Signal(), Signal()
         closes = Signal()   # one more word, and the stream has ended
         piece = self.i.payload
         extra, steps, first = Signal(), Signal(), Signal()
@@ -168,19 +169,19 @@ class BitPacker(wiring.Component):
             ]
 
         # Stages 1 to 3: bits are rotated to their places, `above` those that are held.
-        s1_data, s1_rotation, s1_position = Signal(64), Signal(range(65)), Signal(range(65))
+        s1_data, s1_rotation, s1_position = Signal(64), Signal(6), Signal(range(65))
         s2_data, s2_rotation, s2_parts = Signal(64), Signal(4), Signal(from_bit.shape)
         s3_data, s3_rotation, s3_above = Signal(64), Signal(2), Signal(64)
         s4_data, s4_above = Signal(64), Signal(64)
-        offset = Signal(range(65))
-        m.d.comb += offset.eq(held + first)
+        # A missing bit has a place, one below.
+        behind = late & ~first
         m.d.sync += [
             s1_data.eq(piece.data),
             s1_data[63].eq(Mux(late, Mux(first, 1, top), piece.data[63] & ~extra)),
-            s1_rotation.eq(offset),
-            s1_position.eq(offset - late),
+            s1_rotation.eq(held + first),
+            s1_position.eq(held + Cat(first ^ late, behind.replicate(6))),
             s2_data.eq(rotated_left(s1_data, [(s1_rotation[0], 1), (s1_rotation[1], 2)])),
-            s2_rotation.eq(s1_rotation[2:6]),
+            s2_rotation.eq(s1_rotation[2:]),
             s2_parts.eq(from_bit.parts(s1_position)),
             s3_data.eq(rotated_left(s2_data, [(s2_rotation[0], 4), (s2_rotation[1], 8)])),
             s3_rotation.eq(s2_rotation[2:]),

@@ -307,7 +307,8 @@ class Compressor(wiring.Component):
         wiring.connect(m, packer.o, wiring.flipped(self.o))
 
         stored = Signal(range(SLOTS))
-        sent = Signal()
+        starts, ends = Signal(), Signal()
+        sent, zeros = Signal(), Signal(range(9))
         m.d.comb += [
             squeezer.i.eq(loader.o),
             sender.plain.eq(squeezer.plain),
@@ -315,11 +316,13 @@ class Compressor(wiring.Component):
             sender.done.eq(squeezer.done),
         ]
         m.d.sync += [
-            stored.eq(stored + (loader.o.valid & loader.o.last) - sender.freed),
+            starts.eq(loader.o.valid & loader.o.last),
+            ends.eq(sender.freed),
+            stored.eq(stored + starts - ends),
             loader.roomy.eq(stored < STORED),
+            zeros.eq(Mux(squeezer.plain.valid, squeezer.plain.zeros, 0)),
+            self.zeros.eq(self.zeros + zeros),
             sent.eq(self.o.valid & self.o.ready),
             self.words.eq(self.words + sent),
         ]
-        with m.If(squeezer.plain.valid):
-            m.d.sync += self.zeros.eq(self.zeros + squeezer.plain.zeros)
         return m

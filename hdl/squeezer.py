@@ -110,7 +110,7 @@ class Squeezer(wiring.Component):
         ]
 
         # Stage 3: the rank of each byte kept.
-        s3, s3_mask, s3_zeros = Signal(SqueezerWord), Signal(8), Signal(4)
+        s3, s3_mask = Signal(SqueezerWord), Signal(8)
         s3_keep, s3_ranks, s3_count = Signal(8), [Signal(3) for _ in range(8)], Signal(4)
         rank = ranks(s2_keep)
         count = Signal(4)
@@ -120,7 +120,6 @@ class Squeezer(wiring.Component):
             s3_keep.eq(s2_keep), s3_count.eq(count),
             *(register.eq(value) for register, value in zip(s3_ranks, rank, strict=True)),
             *(s3.data[8 * i + 7].eq(s2.data[8 * i + 7] & s2_keep[i]) for i in range(8)),
-            s3_zeros.eq((8 - count) >> s2.code.as_value()),
         ]
         with m.If(s2.valid):
             m.d.sync += s3_mask.eq(mask_bits(s3_mask, s2_keep, s2.code))
@@ -128,7 +127,7 @@ class Squeezer(wiring.Component):
         m.d.comb += [
             self.plain.valid.eq(s3.valid), self.plain.data.eq(s3.data),
             self.plain.place.eq(s3.place), self.plain.last.eq(s3.last), self.plain.code.eq(s3.code),
-            self.plain.mask.eq(s3_mask), self.plain.zeros.eq(s3_zeros),
+            self.plain.mask.eq(s3_mask), self.plain.zeros.eq((8 - s3_count) >> s3.code.as_value()),
         ]
         self._pack(m, s3.data, *self._targets(m, s3, s3_keep, s3_ranks, s3_count))
         return m
