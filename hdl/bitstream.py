@@ -9,7 +9,8 @@ from .layouts import CodecWord
 from .queue import Queue
 
 __all__ = ["BitPacker", "Piece", "by_width", "check_block", "count_ones", "crossings", "exchange",
-           "from_bit", "per_byte", "ranks", "rotated_left", "rotated_right"]
+           "from_bit", "per_byte", "ranks", "rotated_left", "rotated_right",
+           "to_bit"]
 
 Piece = data.StructLayout({"data": 64, "bytes": range(9), "first": 1, "flag": 1, "last": 1})
 """Some bytes of a bit stream: the low ``bytes`` of ``data``; the others must be zero.
@@ -108,6 +109,16 @@ class from_bit:
     def mask(parts):
         return Cat(parts.above[i] | (parts.within[i] & parts.tail[j])
                    for i in range(8) for j in range(8))
+
+
+class to_bit(from_bit):
+    """64 bits that are set up to bit ``position`` (0 to 64), that not included."""
+
+    @staticmethod
+    def parts(position):
+        low, high = position[:3], position[3:]
+        return Cat(*(high > i for i in range(8)), *(high == i for i in range(8)),
+                   *(low > i for i in range(8)))
 
 
 class BitPacker(wiring.Component):
