@@ -11,11 +11,22 @@ from amaranth.lib.wiring import In, Out
 from .bitstream import from_bit, rotated_right
 from .header import RING_DEPTH, BlockHeader, RingWord
 from .ram import Ram
+from .squeezer import WidthCode
 
-__all__ = ["Aligner", "Item"]
+__all__ = ["Aligner", "BlockStart", "Item"]
 
 Item = data.StructLayout({"data": 64, "bytes": range(9)})
-"""64 bits of a block, of which ``bytes`` are there: all, or what was left of the stream."""
+"""64 bits of a block, of which ``bytes`` are there: all, or what was left of the stream.
+
+The first byte is in some lane, the others follow in the lanes above and, after the highest, below.
+"""
+
+BlockStart = data.StructLayout({"mask": 64, "lane": 3, "sparse": 1, "final": 1, "missing": 1,
+                                "code": WidthCode})
+"""A block as the header has it; ``lane`` is that of the first byte of its mask or its values.
+
+A mask has its bytes in lanes as an item has.
+"""
 
 
 class Aligner(wiring.Component):
@@ -34,8 +45,8 @@ class Aligner(wiring.Component):
         What ``o`` and ``o_mask`` give is taken.
     o : Out(valid, Item)
         The items of values.
-    o_mask : Out(valid, 64)
-        The masks of sparse blocks.
+    o_block : Out(valid, BlockStart)
+        The blocks.
 
     Timing
     ------
@@ -51,7 +62,7 @@ class Aligner(wiring.Component):
             "i_header": In(stream.Signature(BlockHeader)),
             "roomy": In(1),
             "o": Out(stream.Signature(Item, always_ready=True)),
-            "o_mask": Out(stream.Signature(64, always_ready=True)),
+            "o_block": Out(stream.Signature(BlockStart, always_ready=True)),
         })
 
     def elaborate(self, platform):
@@ -63,7 +74,8 @@ class Aligner(wiring.Component):
 
         # Stage 0: the items of a block in turn; then to the next block, or to the next stream.
         header, busy = Signal(BlockHeader), Signal()
-        number, offset, parts = Signal(6), Signal(6), Signal(from_bit.shape)
+        left, at_last = Signal(6), Signal()     # items after this one; there are none
+        offset, parts = Signal(6), Signal(from_bit.shape)
         is_mask, begins = Signal(), Signal(init=1)
         again, drops = Signal(), Signal()
         there, steps, ends = Signal(), Signal(), Signal()
@@ -74,8 +86,8 @@ class Aligner(wiring.Component):
             is_mask.eq(begins & header.sparse),
             next_offset.eq(offset + self.block),
             there.eq(over | (lower_valid & (upper_valid | lower_last))),
-            steps.eq(busy & there & ~again & ~drops & (self.roomy | header.missing)),
-            ends.eq(steps & (header.missing | (number == header.last_item))),
+            steps.eq(busy & there & ~again & ~drops & self.roomy),
+            ends.eq(steps & (header.missing | at_last)),
             self.i_header.ready.eq(~busy | ends),
             shifts.eq(again & there),
             leaves.eq(Mux(drops, at_end, ends & header.final & at_end)),
@@ -92,7 +104,7 @@ class Aligner(wiring.Component):
                     with m.If(is_mask):
                         m.d.sync += [offset.eq(next_offset),
                                      parts.eq(from_bit.parts(next_offset[:6]))]
-            m.d.sync += [number.eq(Mux(ends, 0, number + 1)), begins.eq(ends)]
+            m.d.sync += [left.eq(left - 1), at_last.eq(left == 1), begins.eq(ends)]
         with m.Elif(again & there):
             m.d.sync += again.eq(0)
         with m.If(drops):
@@ -102,6 +114,8 @@ class Aligner(wiring.Component):
             m.d.sync += [
                 busy.eq(self.i_header.valid),
                 header.eq(self.i_header.payload),
+                left.eq(self.i_header.payload.last_item),
+                at_last.eq(self.i_header.payload.last_item == 0),
                 offset.eq(self.i_header.payload.offset),
                 parts.eq(from_bit.parts(self.i_header.payload.offset)),
             ]
@@ -115,8 +129,9 @@ class Aligner(wiring.Component):
         with m.Elif(leaves | (shifts & lower_last)):
             m.d.sync += [lower_last.eq(0), lower_valid.eq(0), over.eq(~leaves)]
 
-        self._rotate(m, steps & ~header.missing, is_mask, lower, upper, offset, parts,
-                     Mux(over, 0, Mux(lower_last, (64 - offset) >> 3, 8)))
+        octets = Mux(over, 0, Mux(lower_last, (64 - offset) >> 3, 8))
+        self._shift(m, lower, upper, offset, parts)
+        self._tell(m, steps & ~is_mask & ~header.missing, octets, steps & begins, header, offset)
         return m
 
     def _words(self, m, moves):
@@ -138,31 +153,36 @@ class Aligner(wiring.Component):
                          place.eq(place + self.taken)]
         return ring.o[:64], s2_valid, ring.o[64]
 
-    def _rotate(self, m, valid, is_mask, lower, upper, offset, parts, octets):
-        """Stage 1: the bits of an item, all of them. Stages 2 to 4: in their places."""
-        s1_data, s1_offset = Signal(64), Signal(6)
-        s2_data, s2_offset = Signal(64), Signal(4)
-        s3_data, s3_offset = Signal(64), Signal(2)
-        s4_data = Signal(64)
+    def _shift(self, m, lower, upper, offset, parts):
+        """Stage 1: the bits of an item, all of them. Stages 2 and 3: in their bytes."""
+        s1_data, s1_offset = Signal(64), Signal(3)
+        s2_data, s2_offset = Signal(64), Signal()
+        s3_data = Signal(64)
         above = from_bit.mask(parts)
         m.d.sync += [
             s1_data.eq((lower & above) | (upper & ~above)),
             s1_offset.eq(offset),
             s2_data.eq(rotated_right(s1_data, [(s1_offset[0], 1), (s1_offset[1], 2)])),
-            s2_offset.eq(s1_offset[2:]),
-            s3_data.eq(rotated_right(s2_data, [(s2_offset[0], 4), (s2_offset[1], 8)])),
-            s3_offset.eq(s2_offset[2:]),
-            s4_data.eq(rotated_right(s3_data, [(s3_offset[0], 16), (s3_offset[1], 32)])),
+            s2_offset.eq(s1_offset[2]),
+            s3_data.eq(rotated_right(s2_data, [(s2_offset, 4)])),
         ]
-        step = Cat(valid & ~is_mask, valid & is_mask, octets)
-        for stage in range(1, 5):
-            later = Signal(6, name=f"s{stage}_step")
-            m.d.sync += later.eq(step)
-            step = later
+        m.d.comb += [self.o.payload.data.eq(s3_data), self.o_block.payload.mask.eq(s3_data)]
+
+    def _tell(self, m, is_item, octets, begins, header, offset):
+        """What comes with the bits."""
+        layout = data.StructLayout({"is_item": 1, "octets": 4, "begins": 1, "lane": 3, "sparse": 1,
+                                    "final": 1, "missing": 1, "code": WidthCode})
+        tags = [Signal(layout, name=f"s{stage}_tag") for stage in range(1, 4)]
+        m.d.sync += [
+            tags[0].is_item.eq(is_item), tags[0].octets.eq(octets), tags[0].begins.eq(begins),
+            tags[0].lane.eq(offset[3:]), tags[0].sparse.eq(header.sparse),
+            tags[0].final.eq(header.final), tags[0].missing.eq(header.missing),
+            tags[0].code.eq(header.code), tags[1].eq(tags[0]), tags[2].eq(tags[1]),
+        ]
+        tag, block = tags[2], self.o_block.payload
         m.d.comb += [
-            self.o.valid.eq(step[0]),
-            self.o.payload.data.eq(s4_data),
-            self.o.payload.bytes.eq(step[2:]),
-            self.o_mask.valid.eq(step[1]),
-            self.o_mask.payload.eq(s4_data),
+            self.o.valid.eq(tag.is_item), self.o.payload.bytes.eq(tag.octets),
+            self.o_block.valid.eq(tag.begins), block.lane.eq(tag.lane),
+            block.sparse.eq(tag.sparse), block.final.eq(tag.final),
+            block.missing.eq(tag.missing), block.code.eq(tag.code),
         ]

@@ -8,7 +8,7 @@ from amaranth.hdl import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .aligner import Aligner, Item
+from .aligner import Aligner, BlockStart, Item
 from .bitstream import check_block
 from .header import RING_DEPTH, BlockHeader, HeaderReader, RingWord
 from .layouts import CodecOperation, CodecWord, PlainWord
@@ -64,9 +64,8 @@ class Decompressor(wiring.Component):
         m.submodules.aligner = aligner = Aligner(block=self.block, target=self.target)
         m.submodules.spreader = spreader = Spreader(block=self.block)
         m.submodules.headers = headers = Queue(BlockHeader, reserve=4)
-        m.submodules.blocks = blocks = Queue(BlockHeader, reserve=4)
+        m.submodules.blocks = blocks = Queue(BlockStart, reserve=8)
         m.submodules.goods = goods = Queue(1, reserve=4)
-        m.submodules.masks = masks = Queue(self.block, reserve=8)
         m.submodules.items = items = Queue(Item, reserve=8)
         m.submodules.words = words = Queue(PlainWord, reserve=9)
 
@@ -84,25 +83,20 @@ class Decompressor(wiring.Component):
 
         wiring.connect(m, wiring.flipped(self.i_operation), reader.i_operation)
         wiring.connect(m, headers.o, aligner.i_header)
-        wiring.connect(m, blocks.o, spreader.i_header)
+        wiring.connect(m, blocks.o, spreader.i_block)
         wiring.connect(m, goods.o, spreader.i_good)
-        wiring.connect(m, masks.o, spreader.i_mask)
         wiring.connect(m, items.o, spreader.i)
+        wiring.connect(m, reader.o, headers.i)
         wiring.connect(m, reader.o_good, goods.i)
+        wiring.connect(m, aligner.o_block, blocks.i)
         wiring.connect(m, aligner.o, items.i)
         wiring.connect(m, spreader.o, words.i)
         wiring.connect(m, words.o, wiring.flipped(self.o))
         m.d.comb += [
             reader.i.eq(word),
             aligner.i.eq(word),
-            reader.roomy.eq(headers.roomy & blocks.roomy),
-            aligner.roomy.eq(items.roomy & masks.roomy),
+            reader.roomy.eq(headers.roomy & goods.roomy),
+            aligner.roomy.eq(items.roomy & blocks.roomy),
             spreader.roomy.eq(words.roomy),
-            headers.i.valid.eq(reader.o.valid),
-            headers.i.payload.eq(reader.o.payload),
-            blocks.i.valid.eq(reader.o.valid),
-            blocks.i.payload.eq(reader.o.payload),
-            masks.i.valid.eq(aligner.o_mask.valid),
-            masks.i.payload.eq(aligner.o_mask.payload),
         ]
         return m

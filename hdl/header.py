@@ -9,7 +9,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .bitstream import by_width, from_bit, to_bit
+from .bitstream import by_width, count_ones, from_bit, to_bit
 from .layouts import CodecOperation
 from .queue import Queue
 from .ram import Ram
@@ -88,58 +88,61 @@ class HeaderReader(wiring.Component):
 
         position = Signal(6 + len(self.i.place))
         offset, place = position[:6], position[6:]
-        there = Signal(signed(len(place)))      # words that there are, from this place on
-        ended, waits = ends.o.valid, ~self.i_operation.ready
-        begins, misses, incomplete = Signal(), Signal(), Signal()
-        at_end, checks, finishes, starts = Signal(), Signal(), Signal(), Signal()
+        # Words that there are, from this place on: of the cycle before. So each step 0 is a try.
+        there, ended = Signal(signed(len(place))), Signal()
+        waits = ~self.i_operation.ready
+        two, one = ~there[-1] & there[1:-1].any(), there == 1
+        tries, found, misses, incomplete = Signal(), Signal(), Signal(), Signal()
+        looks, checks, finishes, starts = Signal(), Signal(), Signal(), Signal()
         steps = Signal(10)                      # bit i: a header is in its step i
         code, is_final = self._operation(m, starts, steps[7])
-        idle = ~steps[1:8].any() & self.roomy
         m.d.comb += [
             ends.i.valid.eq(self.i.valid & self.i.last),
             ends.i.payload.eq(self.i.place + 1),
             ends.o.ready.eq(finishes),
             self.many.eq(~ends.roomy),
-            there.eq(Mux(ended, ends.o.payload, come) - place),
+            found.eq(tries & (two | (ended & one))),
+            misses.eq((tries & ended & ~two & ~one) | incomplete),
             starts.eq(waits & finishes),
         ]
-        m.d.sync += steps.eq(Cat(C(0, 1), begins, steps[1:4], steps[4] & ~incomplete, steps[5:]))
+        m.d.sync += [
+            there.eq(Mux(ends.o.valid, ends.o.payload, come) - place),
+            ended.eq(ends.o.valid),
+            tries.eq(looks & ~found & ~misses & ~steps[2:8].any() & self.roomy),
+            steps.eq(Cat(C(0, 2), found, steps[2:4], steps[4] & ~incomplete, steps[5:])),
+        ]
         with m.FSM():
             with m.State("IDLE"), m.If(waits):
                 m.d.comb += starts.eq(1)
                 m.next = "HEADER"
             with m.State("HEADER"):
-                m.d.comb += [
-                    begins.eq(idle & ((there >= 2) | (ended & (there == 1)))),
-                    misses.eq((idle & ~steps[8] & ended & (there < 1)) | incomplete),
-                    finishes.eq(misses),
-                ]
+                m.d.comb += [looks.eq(1), finishes.eq(misses)]
                 with m.If(steps[7] & is_final):
                     m.next = "END"
                 with m.If(misses & ~waits):
                     m.next = "IDLE"
             with m.State("END"):
-                m.d.comb += [
-                    at_end.eq(1),
-                    checks.eq(ended | (there > offset.any())),
-                    finishes.eq(ended),
-                ]
+                m.next = "CHECK"
+            with m.State("CHECK"):
+                m.d.comb += [checks.eq(ended | two | (one & (offset == 0))), finishes.eq(ended)]
+                with m.If(checks):
+                    m.next = "DROP"
                 with m.If(ended):
                     m.next = "IDLE"
                     with m.If(waits):
                         m.next = "HEADER"
-                with m.Elif(checks):
-                    m.next = "DROP"
             with m.State("DROP"), m.If(ended):
                 m.d.comb += finishes.eq(1)
                 m.next = "IDLE"
                 with m.If(waits):
                     m.next = "HEADER"
 
-        flag, ones, padding = self._count(m, position, steps, at_end)
+        next_place = Signal.like(place)
+        m.d.sync += next_place.eq(place + 1)
+        flag, ones, padding = self._count(m, position, next_place, found, steps[3], looks)
         alone, length, moves = Signal(), Signal.like(position), Signal()
-        with m.If(begins):
-            m.d.sync += alone.eq(there == 1)
+        with m.If(found):
+            m.d.sync += alone.eq(~two)
         m.d.comb += [
             incomplete.eq(steps[4] & alone & flag & self._exceeds(offset)),
             moves.eq(steps[4] | steps[6] | (steps[7] & ~alone)),
@@ -150,8 +153,10 @@ class HeaderReader(wiring.Component):
             m.d.sync += position.eq(Cat(C(0, 6), ends.o.payload))
         with m.Elif(moves):
             m.d.sync += position.eq(position + length)
-        self._tell(m, position, steps, flag, code, is_final, misses)
-        self._judge(m, checks, ended & (there == offset.any()), offset.any(), misses, padding)
+        self._tell(m, position, next_place, found, steps[8], flag, code, is_final, misses)
+        pads = offset != 0
+        fits = ended & Mux(pads, one, there == 0)
+        self._judge(m, checks, fits, pads, misses, padding)
         return m
 
     def _exceeds(self, offset):
@@ -159,10 +164,11 @@ class HeaderReader(wiring.Component):
         return offset + 1 + self.block > 64
 
     def _fixed_length(self, flag, code):
-        """Bits of a block but for the values of a sparse one."""
-        return Mux(flag, 1 + self.block, Mux(
-            code == WidthCode.BITS8, 1 + 8 * self.block,
-            Mux(code == WidthCode.BITS16, 1 + 16 * self.block, 1 + 32 * self.block)))
+        """Bits of a block but for those of a sparse one's values; of these the flag counts as one."""
+        def of(width):
+            return Mux(flag, 1 + self.block - width, 1 + self.block * width)
+
+        return Mux(code == WidthCode.BITS8, of(8), Mux(code == WidthCode.BITS16, of(16), of(32)))
 
     def _operation(self, m, starts, block_ends):
         """The operation at work, while one waits: its element width; this block is its last."""
@@ -187,90 +193,120 @@ class HeaderReader(wiring.Component):
             m.d.sync += blocks.eq(blocks - 1)
         return code, is_final
 
-    def _count(self, m, position, steps, at_end):
-        """The flag, in step 4; the ones of the mask's two parts, in steps 6 and 7.
+    def _count(self, m, position, next_place, found, takes_flag, in_header):
+        """The flag, in step 4; the ones of flag and mask, in two parts, in steps 6 and 7.
 
         At the end of an operation: whether there is a one from the position on, 6 cycles later.
         """
         m.submodules.ring = ring = Ram(width=64, depth=RING_DEPTH, target=self.target)
         offset, place = position[:6], position[6:]
-        next_place = Signal.like(place)
-        m.d.sync += next_place.eq(place + 1)
         m.d.comb += [
             ring.write.eq(self.i.valid), ring.i_address.eq(self.i.place),
             ring.i_data.eq(self.i.data),
-            ring.address.eq(Mux(steps[1], next_place, place)),
+            ring.address.eq(Mux(found, next_place, place)),
             ring.read.eq(1),
         ]
+        split = self._split if self.block == 64 else self._split_short
+        s3_whole, s3_part, s3_octet = split(m, ring.o, offset, found, in_header)
 
-        # Steps 0 to 2: which bits of each word are the mask's.
-        begin, end = Signal(range(65)), Signal(range(129))
-        parts, within = Signal(from_bit.shape), Signal(64)
-        m.d.comb += [begin.eq(offset + ~at_end), end.eq(begin + self.block)]
-        m.d.sync += within.eq(from_bit.mask(parts))
-        if self.block == 64:    # up to the end of the first word, and up to there in the second
-            m.d.sync += parts.eq(Mux(steps[1], to_bit.parts(begin), from_bit.parts(begin)))
-        else:
-            until = Signal(from_bit.shape)
-            m.d.sync += [
-                parts.eq(Mux(steps[1], from_bit.parts(C(0, 7)), from_bit.parts(begin))),
-                until.eq(to_bit.parts(Mux(steps[1], Mux(end[6], end[:6], 0),
-                                          Mux(end[6] | at_end, 64, end)))),
-                within.eq(from_bit.mask(parts) & from_bit.mask(until)),
-            ]
-
-        # Step 2: ones of pairs of bits; step 3: of 8 bits; step 4: of 32; step 5: of all.
-        bits = ring.o
-        pairs = [Signal(2, name=f"s3_pair{i}") for i in range(32)]
-        octets = [Signal(4, name=f"s4_octet{i}") for i in range(8)]
-        halves = [Signal(6, name=f"s5_half{i}") for i in range(2)]
-        s3_flags, s4_flag, s6_ones, s6_any = Signal(8), Signal(), Signal(7), Signal()
-        masked = bits & within
+        # Step 3: ones of each byte; step 4: of four; step 5: of all.
+        s4_octets = [Signal(4, name=f"s4_octet{i}") for i in range(8)]
+        s4_part, s4_flag = Signal(8), Signal()
+        s5_halves, s5_part = [Signal(6, name=f"s5_half{i}") for i in range(2)], Signal(4)
+        s6_ones, s6_any = Signal(7), Signal()
         m.d.sync += [
-            *(pair.eq(masked[2 * i] + masked[2 * i + 1]) for i, pair in enumerate(pairs)),
-            *(octet.eq(total(pairs[4 * i:4 * i + 4])) for i, octet in enumerate(octets)),
-            *(half.eq(total(octets[4 * i:4 * i + 4])) for i, half in enumerate(halves)),
-            s6_ones.eq(Mux(s4_flag, total(halves), 0)),
-            s6_any.eq(Cat(halves).any()),
-            s3_flags.eq(Cat(bits.word_select(i, 8).bit_select(offset[:3], 1) for i in range(8))),
+            s4_part.eq(s3_part), s5_part.eq(count_ones(s4_part)),
+            *(half.eq(total(s4_octets[4 * i:4 * i + 4])) for i, half in enumerate(s5_halves)),
+            s6_ones.eq(total([*s5_halves, s5_part])),
+            s6_any.eq(Cat(*s5_halves, s5_part).any()),
         ]
-        with m.If(steps[3]):
-            m.d.sync += s4_flag.eq(s3_flags.bit_select(offset[3:], 1))
+        with m.If(~s4_flag):
+            m.d.sync += s6_ones.eq(0)
+        with m.If(takes_flag):
+            m.d.sync += s4_flag.eq(s3_octet.bit_select(offset[:3], 1))
+        for octet, (low, high, whole) in zip(s4_octets, s3_whole, strict=True):
+            m.d.sync += octet.eq(low + high)
+            with m.If(~whole):
+                m.d.sync += octet.eq(0)
         return s4_flag, s6_ones, s6_any
 
-    def _tell(self, m, position, steps, flag, code, is_final, misses):
+    def _nibbles(self, m, bits):
+        """Step 2: the ones of each four bits, byte by byte."""
+        nibbles = [Signal(3, name=f"s3_nibble{i}") for i in range(16)]
+        m.d.sync += [nibble.eq(count_ones(bits.word_select(i, 4)))
+                     for i, nibble in enumerate(nibbles)]
+        return list(zip(nibbles[::2], nibbles[1::2], strict=True))
+
+    def _split(self, m, word, offset, found, in_header):
+        """The part of flag and mask in a word: from ``offset`` on, and one bit more in the next.
+
+        Ones of half bytes, and whether they count; bits of one more byte; the byte with the flag.
+        """
+        s1_parts, s2_parts, s3_parts = (Signal(from_bit.shape, name=f"s{i}_parts")
+                                        for i in range(1, 4))
+        s1_edge, s2_edge, s3_octet = Signal(3), Signal(3), Signal(8)
+        end = Signal(range(65))
+        m.d.comb += end.eq(offset + 1)
+        m.d.sync += [
+            s1_parts.eq(Mux(found, to_bit.parts(end), from_bit.parts(offset))),
+            s2_parts.eq(s1_parts), s3_parts.eq(s2_parts),
+            s1_edge.eq(Mux(found, end[3:], offset[3:])), s2_edge.eq(s1_edge),
+            s3_octet.eq(word.word_select(s2_edge, 8)),
+        ]
+        nibbles = [(*pair, s3_parts.above[i]) for i, pair in enumerate(self._nibbles(m, word))]
+        return nibbles, s3_octet & s3_parts.tail, s3_octet
+
+    def _split_short(self, m, word, offset, found, in_header):
+        """As ``_split``, for a mask that may end within the word in which it begins."""
+        parts, until = Signal(from_bit.shape), Signal(from_bit.shape)
+        s2_within, s3_octet = Signal(64), Signal(8)
+        end = Signal(range(128))
+        m.d.comb += end.eq(offset + 1 + self.block)
+        m.d.sync += [
+            parts.eq(from_bit.parts(Mux(found, 0, offset))),
+            until.eq(to_bit.parts(Mux(found, Mux(end[6], end[:6], 0),
+                                      Mux(end[6] | ~in_header, 64, end)))),
+            s2_within.eq(from_bit.mask(parts) & to_bit.mask(until)),
+            s3_octet.eq(word.word_select(offset[3:], 8)),
+        ]
+        nibbles = [(*pair, C(1)) for pair in self._nibbles(m, word & s2_within)]
+        return nibbles, C(0, 8), s3_octet
+
+    def _tell(self, m, position, next_place, found, says, flag, code, is_final, misses):
         """Step 8: what to say of the block; it is said in step 9."""
         begin = Signal.like(position)   # of the first item
-        told, last_place, next_place = Signal(BlockHeader), Signal(2), Signal(2)
+        told, last_place, following = Signal(BlockHeader), Signal(2), Signal(2)
         length = Signal.like(position)
-        with m.If(steps[1]):
-            m.d.sync += begin.eq(position + 1)
+        offset, place = position[:6], position[6:]
+        with m.If(found):
+            m.d.sync += begin.eq(Mux(offset.all(), Cat(C(0, 6), next_place),
+                                     Cat((offset + 1)[:6], place)))
         # In items, rounded up, less one: a block's bits, and what a short mask lacks of an item.
         m.d.comb += length.eq(position + ~begin + Mux(flag, 64 - self.block, 0))
         values = (begin + self.block)[6:]
-        with m.If(steps[8]):
+        with m.If(says):
             m.d.sync += [
                 told.sparse.eq(flag),
                 told.code.eq(code),
                 told.offset.eq(begin[:6]),
                 told.last_item.eq(length[6:]),
                 last_place.eq(Mux(flag & (length[6:] != 0), values[:2] - 1, begin[6:8])),
-                next_place.eq((position + 1)[6:]),
+                following.eq(place[:2] + offset.all()),
             ]
         m.d.sync += [
-            self.o.valid.eq(steps[8] | misses),
+            self.o.valid.eq(says | misses),
             told.final.eq(is_final | misses),
             told.missing.eq(misses),
         ]
         m.d.comb += [
             self.o.payload.eq(told),
-            self.o.payload.shift.eq(next_place - last_place - told.last_item),
+            self.o.payload.shift.eq(following - last_place - told.last_item),
         ]
 
     def _judge(self, m, checks, fits, pads, misses, padding):
-        """Six cycles after an operation's end was found: whether it is as it should be."""
+        """Five cycles after an operation's end was found: whether it is as it should be."""
         valid, good, unpadded = checks | misses, fits & ~misses, pads
-        for stage in range(1, 7):
+        for stage in range(1, 6):
             later = Signal(3, name=f"s{stage}_end")
             m.d.sync += later.eq(Cat(valid, good, unpadded))
             valid, good, unpadded = later
