@@ -74,48 +74,46 @@ class Aligner(wiring.Component):
 
         # Stage 0: the items of a block in turn; then to the next block, or to the next stream.
         header, busy = Signal(BlockHeader), Signal()
-        left, at_last = Signal(6), Signal()     # items after this one; there are none
+        left, at_last = Signal(6), Signal()     # items after this one; there is none
         offset, parts = Signal(6), Signal(from_bit.shape)
-        is_mask, begins = Signal(), Signal(init=1)
-        again, drops = Signal(), Signal()
-        there, steps, ends = Signal(), Signal(), Signal()
-        shifts, leaves = Signal(), Signal()
-        at_end = over | lower_last
+        begins, again, drops, roomy = Signal(init=1), Signal(), Signal(), Signal()
+        is_mask, can, there, steps, ends = Signal(), Signal(), Signal(), Signal(), Signal()
+        shifts, leaves, at_end = Signal(), Signal(), Signal()
         next_offset = Signal(range(128))
+        m.d.sync += roomy.eq(self.roomy)
         m.d.comb += [
+            at_end.eq(over | lower_last),
             is_mask.eq(begins & header.sparse),
             next_offset.eq(offset + self.block),
             there.eq(over | (lower_valid & (upper_valid | lower_last))),
-            steps.eq(busy & there & ~again & ~drops & self.roomy),
-            ends.eq(steps & (header.missing | at_last)),
+            can.eq(busy & roomy & ~again & ~drops),
+            steps.eq(can & there),
+            ends.eq(steps & at_last),
             self.i_header.ready.eq(~busy | ends),
-            shifts.eq(again & there),
-            leaves.eq(Mux(drops, at_end, ends & header.final & at_end)),
+            leaves.eq(at_end & (drops | (can & at_last & header.final))),
+            shifts.eq(drops | again | (can & Mux(
+                at_last, header.final | header.shift.any(),
+                ~is_mask | next_offset[6] if self.block < 64 else 1))),
         ]
         with m.If(steps):
-            with m.If(ends):
-                m.d.comb += shifts.eq(header.final | header.shift.any())
+            m.d.sync += [left.eq(left - 1), at_last.eq(left == 1), begins.eq(at_last)]
+            with m.If(at_last):
                 m.d.sync += [again.eq(~header.final & header.shift[1]),
                              drops.eq(header.final & ~at_end)]
-            with m.Else():
-                m.d.comb += shifts.eq(1)
-                if self.block < 64:     # the values begin within the mask's word, or in the next
-                    m.d.comb += shifts.eq(~is_mask | next_offset[6])
-                    with m.If(is_mask):
-                        m.d.sync += [offset.eq(next_offset),
-                                     parts.eq(from_bit.parts(next_offset[:6]))]
-            m.d.sync += [left.eq(left - 1), at_last.eq(left == 1), begins.eq(ends)]
+            if self.block < 64:     # the values begin within the mask's word, or in the next
+                with m.Elif(is_mask):
+                    m.d.sync += [offset.eq(next_offset),
+                                 parts.eq(from_bit.parts(next_offset[:6]))]
         with m.Elif(again & there):
             m.d.sync += again.eq(0)
-        with m.If(drops):
-            m.d.comb += shifts.eq(1)
+        with m.Elif(drops & (at_end | moves)):
             m.d.sync += drops.eq(~at_end)
         with m.If(self.i_header.ready):
             m.d.sync += [
                 busy.eq(self.i_header.valid),
                 header.eq(self.i_header.payload),
                 left.eq(self.i_header.payload.last_item),
-                at_last.eq(self.i_header.payload.last_item == 0),
+                at_last.eq((self.i_header.payload.last_item == 0) | self.i_header.payload.missing),
                 offset.eq(self.i_header.payload.offset),
                 parts.eq(from_bit.parts(self.i_header.payload.offset)),
             ]
@@ -146,11 +144,13 @@ class Aligner(wiring.Component):
             ring.i_data.eq(Cat(self.i.data, self.i.last)),
             ring.address.eq(place),
             ring.read.eq(moves | ~s2_valid),
-            self.taken.eq(ring.read & (place != come)),
         ]
+        m.d.sync += self.taken.eq(0)
         with m.If(ring.read):
-            m.d.sync += [s1_valid.eq(self.taken), s2_valid.eq(s1_valid),
-                         place.eq(place + self.taken)]
+            m.d.sync += [s1_valid.eq(place != come), s2_valid.eq(s1_valid),
+                         self.taken.eq(place != come)]
+            with m.If(place != come):
+                m.d.sync += place.eq(place + 1)
         return ring.o[:64], s2_valid, ring.o[64]
 
     def _shift(self, m, lower, upper, offset, parts):

@@ -63,7 +63,7 @@ class HeaderReader(wiring.Component):
 
     Timing
     ------
-    A header in 8 cycles, and one more for each operation.
+    A header in 7 cycles, the end of an operation in 3.
     """
 
     def __init__(self, *, block, target):
@@ -91,24 +91,26 @@ class HeaderReader(wiring.Component):
         # Words that there are, from this place on: of the cycle before. So each step 0 is a try.
         there, ended = Signal(signed(len(place))), Signal()
         waits = ~self.i_operation.ready
-        two, one = ~there[-1] & there[1:-1].any(), there == 1
+        two = ~there[-1] & there[1:-1].any()
+        one, none = ~there[-1] & there[0], there[-1] | ~there[0]    # if not two
         tries, found, misses, incomplete = Signal(), Signal(), Signal(), Signal()
         looks, checks, finishes, starts = Signal(), Signal(), Signal(), Signal()
-        steps = Signal(10)                      # bit i: a header is in its step i
-        code, is_final = self._operation(m, starts, steps[7])
+        pads = Signal()
+        steps = Signal(8)                       # bit i: a header is in its step i
+        code, is_final = self._operation(m, starts, steps[6])
         m.d.comb += [
             ends.i.valid.eq(self.i.valid & self.i.last),
             ends.i.payload.eq(self.i.place + 1),
             ends.o.ready.eq(finishes),
             self.many.eq(~ends.roomy),
             found.eq(tries & (two | (ended & one))),
-            misses.eq((tries & ended & ~two & ~one) | incomplete),
-            starts.eq(waits & finishes),
+            misses.eq((tries & ended & ~two & none) | incomplete),
+            pads.eq(offset != 0),
         ]
         m.d.sync += [
             there.eq(Mux(ends.o.valid, ends.o.payload, come) - place),
             ended.eq(ends.o.valid),
-            tries.eq(looks & ~found & ~misses & ~steps[2:8].any() & self.roomy),
+            tries.eq(looks & ~found & ~misses & ~steps[2:7].any() & self.roomy),
             steps.eq(Cat(C(0, 2), found, steps[2:4], steps[4] & ~incomplete, steps[5:])),
         ]
         with m.FSM():
@@ -116,23 +118,23 @@ class HeaderReader(wiring.Component):
                 m.d.comb += starts.eq(1)
                 m.next = "HEADER"
             with m.State("HEADER"):
-                m.d.comb += [looks.eq(1), finishes.eq(misses)]
-                with m.If(steps[7] & is_final):
+                m.d.comb += looks.eq(1)
+                with m.If(misses):
+                    m.next = "NEXT"
+                with m.Elif(steps[6] & is_final):
                     m.next = "END"
-                with m.If(misses & ~waits):
-                    m.next = "IDLE"
             with m.State("END"):
                 m.next = "CHECK"
             with m.State("CHECK"):
-                m.d.comb += [checks.eq(ended | two | (one & (offset == 0))), finishes.eq(ended)]
-                with m.If(checks):
-                    m.next = "DROP"
+                m.d.comb += checks.eq(ended | two | (one & ~pads))
                 with m.If(ended):
-                    m.next = "IDLE"
-                    with m.If(waits):
-                        m.next = "HEADER"
+                    m.next = "NEXT"
+                with m.Elif(checks):
+                    m.next = "DROP"
             with m.State("DROP"), m.If(ended):
-                m.d.comb += finishes.eq(1)
+                m.next = "NEXT"
+            with m.State("NEXT"):
+                m.d.comb += [finishes.eq(1), starts.eq(waits)]
                 m.next = "IDLE"
                 with m.If(waits):
                     m.next = "HEADER"
@@ -145,7 +147,7 @@ class HeaderReader(wiring.Component):
             m.d.sync += alone.eq(~two)
         m.d.comb += [
             incomplete.eq(steps[4] & alone & flag & self._exceeds(offset)),
-            moves.eq(steps[4] | steps[6] | (steps[7] & ~alone)),
+            moves.eq(steps[4] | steps[5] | (steps[6] & ~alone)),
             length.eq(Mux(steps[4], self._fixed_length(flag, code),
                           (ones << 3) << code.as_value())),
         ]
@@ -153,9 +155,8 @@ class HeaderReader(wiring.Component):
             m.d.sync += position.eq(Cat(C(0, 6), ends.o.payload))
         with m.Elif(moves):
             m.d.sync += position.eq(position + length)
-        self._tell(m, position, next_place, found, steps[8], flag, code, is_final, misses)
-        pads = offset != 0
-        fits = ended & Mux(pads, one, there == 0)
+        self._tell(m, position, next_place, found, steps[7], flag, code, is_final, misses)
+        fits = ended & ~two & Mux(pads, one, ~there[-1] & ~there[0])
         self._judge(m, checks, fits, pads, misses, padding)
         return m
 
@@ -194,9 +195,9 @@ class HeaderReader(wiring.Component):
         return code, is_final
 
     def _count(self, m, position, next_place, found, takes_flag, in_header):
-        """The flag, in step 4; the ones of flag and mask, in two parts, in steps 6 and 7.
+        """The flag, in step 4; the ones of flag and mask, in two parts, in steps 5 and 6.
 
-        At the end of an operation: whether there is a one from the position on, 6 cycles later.
+        At the end of an operation: whether there is a one from the position on, 5 cycles later.
         """
         m.submodules.ring = ring = Ram(width=64, depth=RING_DEPTH, target=self.target)
         offset, place = position[:6], position[6:]
@@ -207,59 +208,51 @@ class HeaderReader(wiring.Component):
             ring.read.eq(1),
         ]
         split = self._split if self.block == 64 else self._split_short
-        s3_whole, s3_part, s3_octet = split(m, ring.o, offset, found, in_header)
+        s2_bits, s2_whole, s2_edge, s3_tail = split(m, ring.o, offset, found, in_header)
 
-        # Step 3: ones of each byte; step 4: of four; step 5: of all.
-        s4_octets = [Signal(4, name=f"s4_octet{i}") for i in range(8)]
-        s4_part, s4_flag = Signal(8), Signal()
-        s5_halves, s5_part = [Signal(6, name=f"s5_half{i}") for i in range(2)], Signal(4)
-        s6_ones, s6_any = Signal(7), Signal()
+        # Step 2: ones of each byte, and the byte that is there in part; step 3: of that part; of
+        # four bytes; step 4: of all.
+        s3_octets = [Signal(4, name=f"s3_octet{i}") for i in range(8)]
+        s3_edge, s4_edge = Signal(8), Signal(4)
+        s4_halves = [Signal(6, name=f"s4_half{i}") for i in range(2)]
+        s4_flag, s5_ones, s5_any = Signal(), Signal(7), Signal()
         m.d.sync += [
-            s4_part.eq(s3_part), s5_part.eq(count_ones(s4_part)),
-            *(half.eq(total(s4_octets[4 * i:4 * i + 4])) for i, half in enumerate(s5_halves)),
-            s6_ones.eq(total([*s5_halves, s5_part])),
-            s6_any.eq(Cat(*s5_halves, s5_part).any()),
+            s3_edge.eq(ring.o.word_select(s2_edge, 8)),
+            s4_edge.eq(count_ones(s3_edge & s3_tail)),
+            *(half.eq(total(s3_octets[4 * i:4 * i + 4])) for i, half in enumerate(s4_halves)),
+            s5_ones.eq(total([*s4_halves, s4_edge])),
+            s5_any.eq(Cat(*s4_halves, s4_edge).any()),
         ]
         with m.If(~s4_flag):
-            m.d.sync += s6_ones.eq(0)
+            m.d.sync += s5_ones.eq(0)
         with m.If(takes_flag):
-            m.d.sync += s4_flag.eq(s3_octet.bit_select(offset[:3], 1))
-        for octet, (low, high, whole) in zip(s4_octets, s3_whole, strict=True):
-            m.d.sync += octet.eq(low + high)
-            with m.If(~whole):
+            m.d.sync += s4_flag.eq(s3_edge.bit_select(offset[:3], 1))
+        for i, octet in enumerate(s3_octets):
+            m.d.sync += octet.eq(count_ones(s2_bits.word_select(i, 8)))
+            with m.If(~s2_whole[i]):
                 m.d.sync += octet.eq(0)
-        return s4_flag, s6_ones, s6_any
-
-    def _nibbles(self, m, bits):
-        """Step 2: the ones of each four bits, byte by byte."""
-        nibbles = [Signal(3, name=f"s3_nibble{i}") for i in range(16)]
-        m.d.sync += [nibble.eq(count_ones(bits.word_select(i, 4)))
-                     for i, nibble in enumerate(nibbles)]
-        return list(zip(nibbles[::2], nibbles[1::2], strict=True))
+        return s4_flag, s5_ones, s5_any
 
     def _split(self, m, word, offset, found, in_header):
         """The part of flag and mask in a word: from ``offset`` on, and one bit more in the next.
 
-        Ones of half bytes, and whether they count; bits of one more byte; the byte with the flag.
+        In step 2 the word, which of its bytes count, and which one counts in part; in step 3 in
+        which part.
         """
-        s1_parts, s2_parts, s3_parts = (Signal(from_bit.shape, name=f"s{i}_parts")
-                                        for i in range(1, 4))
-        s1_edge, s2_edge, s3_octet = Signal(3), Signal(3), Signal(8)
-        end = Signal(range(65))
-        m.d.comb += end.eq(offset + 1)
+        s1_end, s1_begin, s1_second = Signal(range(65)), Signal(6), Signal()
+        s2_parts, s3_tail, s2_edge = Signal(from_bit.shape), Signal(8), Signal(3)
         m.d.sync += [
-            s1_parts.eq(Mux(found, to_bit.parts(end), from_bit.parts(offset))),
-            s2_parts.eq(s1_parts), s3_parts.eq(s2_parts),
-            s1_edge.eq(Mux(found, end[3:], offset[3:])), s2_edge.eq(s1_edge),
-            s3_octet.eq(word.word_select(s2_edge, 8)),
+            s1_end.eq(offset + 1), s1_begin.eq(offset), s1_second.eq(found),
+            s2_parts.eq(Mux(s1_second, to_bit.parts(s1_end), from_bit.parts(s1_begin))),
+            s2_edge.eq(Mux(s1_second, s1_end[3:], s1_begin[3:])),
+            s3_tail.eq(s2_parts.tail),
         ]
-        nibbles = [(*pair, s3_parts.above[i]) for i, pair in enumerate(self._nibbles(m, word))]
-        return nibbles, s3_octet & s3_parts.tail, s3_octet
+        return word, s2_parts.above, s2_edge, s3_tail
 
     def _split_short(self, m, word, offset, found, in_header):
         """As ``_split``, for a mask that may end within the word in which it begins."""
         parts, until = Signal(from_bit.shape), Signal(from_bit.shape)
-        s2_within, s3_octet = Signal(64), Signal(8)
+        s2_within = Signal(64)
         end = Signal(range(128))
         m.d.comb += end.eq(offset + 1 + self.block)
         m.d.sync += [
@@ -267,13 +260,11 @@ class HeaderReader(wiring.Component):
             until.eq(to_bit.parts(Mux(found, Mux(end[6], end[:6], 0),
                                       Mux(end[6] | ~in_header, 64, end)))),
             s2_within.eq(from_bit.mask(parts) & to_bit.mask(until)),
-            s3_octet.eq(word.word_select(offset[3:], 8)),
         ]
-        nibbles = [(*pair, C(1)) for pair in self._nibbles(m, word & s2_within)]
-        return nibbles, C(0, 8), s3_octet
+        return word & s2_within, C(0xFF, 8), offset[3:], C(0, 8)
 
     def _tell(self, m, position, next_place, found, says, flag, code, is_final, misses):
-        """Step 8: what to say of the block; it is said in step 9."""
+        """Step 7: what to say of the block; it is said in step 8."""
         begin = Signal.like(position)   # of the first item
         told, last_place, following = Signal(BlockHeader), Signal(2), Signal(2)
         length = Signal.like(position)
@@ -304,9 +295,9 @@ class HeaderReader(wiring.Component):
         ]
 
     def _judge(self, m, checks, fits, pads, misses, padding):
-        """Five cycles after an operation's end was found: whether it is as it should be."""
+        """Four cycles after an operation's end was found: whether it is as it should be."""
         valid, good, unpadded = checks | misses, fits & ~misses, pads
-        for stage in range(1, 6):
+        for stage in range(1, 5):
             later = Signal(3, name=f"s{stage}_end")
             m.d.sync += later.eq(Cat(valid, good, unpadded))
             valid, good, unpadded = later

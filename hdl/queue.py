@@ -52,7 +52,6 @@ class Queue(wiring.Component):
         end, begin = Signal(range(self.depth)), Signal(range(self.depth))
         level = Signal(range(self.depth))
 
-        takes = (begin != end) & (~self.o.valid | self.o.ready)
         m.d.comb += [
             write.en.eq(self.i.valid),
             write.addr.eq(end),
@@ -62,9 +61,10 @@ class Queue(wiring.Component):
         ]
         m.d.sync += [
             end.eq(end + self.i.valid),
-            begin.eq(begin + takes),
             self.roomy.eq(level < self.depth - 1 - self.reserve),
         ]
         with m.If(~self.o.valid | self.o.ready):
-            m.d.sync += [self.o.valid.eq(takes), self.o.payload.eq(read.data)]
+            m.d.sync += [self.o.valid.eq(begin != end), self.o.payload.eq(read.data)]
+            with m.If(begin != end):
+                m.d.sync += begin.eq(begin + 1)
         return m
