@@ -74,49 +74,51 @@ class Aligner(wiring.Component):
 
         # Stage 0: the items of a block in turn; then to the next block, or to the next stream.
         header, busy = Signal(BlockHeader), Signal()
-        left, at_last = Signal(6), Signal()     # items after this one; there is none
+        # Of the item: it is the block's last; its step goes on by a word; it is the stream's last.
+        left, at_last, goes_on, quits = Signal(6), Signal(), Signal(), Signal()
         offset, parts = Signal(6), Signal(from_bit.shape)
-        begins, again, drops, roomy = Signal(init=1), Signal(), Signal(), Signal()
-        is_mask, can, there, steps, ends = Signal(), Signal(), Signal(), Signal(), Signal()
+        begins, roomy = Signal(init=1), Signal()
+        again, drops, seeks = Signal(), Signal(), Signal()  # seeks: either
+        is_mask, there, steps, ends = Signal(), Signal(), Signal(), Signal()
         shifts, leaves, at_end = Signal(), Signal(), Signal()
         next_offset = Signal(range(128))
-        m.d.sync += roomy.eq(self.roomy)
+        m.d.sync += [roomy.eq(self.roomy), seeks.eq(0)]
         m.d.comb += [
             at_end.eq(over | lower_last),
             is_mask.eq(begins & header.sparse),
             next_offset.eq(offset + self.block),
             there.eq(over | (lower_valid & (upper_valid | lower_last))),
-            can.eq(busy & roomy & ~again & ~drops),
-            steps.eq(can & there),
+            steps.eq(busy & roomy & ~seeks & there),
             ends.eq(steps & at_last),
             self.i_header.ready.eq(~busy | ends),
-            leaves.eq(at_end & (drops | (can & at_last & header.final))),
-            shifts.eq(drops | again | (can & Mux(
-                at_last, header.final | header.shift.any(),
-                ~is_mask | next_offset[6] if self.block < 64 else 1))),
+            leaves.eq(at_end & (drops | (busy & roomy & ~seeks & quits))),
+            shifts.eq(seeks | (busy & roomy & goes_on)),
         ]
         with m.If(steps):
-            m.d.sync += [left.eq(left - 1), at_last.eq(left == 1), begins.eq(at_last)]
+            m.d.sync += [left.eq(left - 1), begins.eq(at_last)]
+            m.d.sync += self._item(header, left == 1, 1, at_last, goes_on, quits)
             with m.If(at_last):
-                m.d.sync += [again.eq(~header.final & header.shift[1]),
-                             drops.eq(header.final & ~at_end)]
+                m.d.sync += [
+                    again.eq(~quits & header.shift[1]), drops.eq(quits & ~at_end),
+                    seeks.eq(Mux(quits, ~at_end, header.shift[1])),
+                ]
             if self.block < 64:     # the values begin within the mask's word, or in the next
                 with m.Elif(is_mask):
                     m.d.sync += [offset.eq(next_offset),
                                  parts.eq(from_bit.parts(next_offset[:6]))]
-        with m.Elif(again & there):
-            m.d.sync += again.eq(0)
-        with m.Elif(drops & (at_end | moves)):
-            m.d.sync += drops.eq(~at_end)
+        with m.Elif(again):
+            m.d.sync += [again.eq(~there), seeks.eq(~there)]
+        with m.Elif(drops):
+            m.d.sync += [drops.eq(~at_end), seeks.eq(~at_end)]
         with m.If(self.i_header.ready):
+            new = self.i_header.payload
             m.d.sync += [
-                busy.eq(self.i_header.valid),
-                header.eq(self.i_header.payload),
-                left.eq(self.i_header.payload.last_item),
-                at_last.eq((self.i_header.payload.last_item == 0) | self.i_header.payload.missing),
-                offset.eq(self.i_header.payload.offset),
-                parts.eq(from_bit.parts(self.i_header.payload.offset)),
+                busy.eq(self.i_header.valid), header.eq(new),
+                left.eq(new.last_item), offset.eq(new.offset), parts.eq(from_bit.parts(new.offset)),
             ]
+            m.d.sync += self._item(
+                new, (new.last_item == 0) | new.missing,
+                ~new.sparse | (new.offset + self.block >= 64), at_last, goes_on, quits)
 
         # The last word of a stream makes room for the next stream only when that is its turn.
         m.d.comb += moves.eq(upper_valid & (
@@ -131,6 +133,14 @@ class Aligner(wiring.Component):
         self._shift(m, lower, upper, offset, parts)
         self._tell(m, steps & ~is_mask & ~header.missing, octets, steps & begins, header, offset)
         return m
+
+    def _item(self, header, is_last, fills, at_last, goes_on, quits):
+        """What to note of the next item; ``fills``: the one behind it is in the next word."""
+        return [
+            at_last.eq(is_last),
+            goes_on.eq(Mux(is_last, header.final | header.shift.any(), fills)),
+            quits.eq(is_last & header.final),
+        ]
 
     def _words(self, m, moves):
         """The memory; the word that comes out of it, whether there is one, and is the last."""

@@ -89,10 +89,11 @@ class HeaderReader(wiring.Component):
         position = Signal(6 + len(self.i.place))
         offset, place = position[:6], position[6:]
         # Words that there are, from this place on: of the cycle before. So each step 0 is a try.
-        there, ended = Signal(signed(len(place))), Signal()
+        there, next_there, ended = Signal(len(place)), Signal(len(place)), Signal()
         waits = ~self.i_operation.ready
-        two = ~there[-1] & there[1:-1].any()
-        one, none = ~there[-1] & there[0], there[-1] | ~there[0]    # if not two
+        many, behind = Signal(), there[-1]
+        two = ~behind & (many | there[1])
+        one, none = ~behind & there[0], behind | ~there[0]  # if not two
         tries, found, misses, incomplete = Signal(), Signal(), Signal(), Signal()
         looks, checks, finishes, starts = Signal(), Signal(), Signal(), Signal()
         pads = Signal()
@@ -107,8 +108,10 @@ class HeaderReader(wiring.Component):
             misses.eq((tries & ended & ~two & none) | incomplete),
             pads.eq(offset != 0),
         ]
+        m.d.comb += next_there.eq(Mux(ends.o.valid, ends.o.payload, come) - place)
         m.d.sync += [
-            there.eq(Mux(ends.o.valid, ends.o.payload, come) - place),
+            there.eq(next_there),
+            many.eq(next_there[2:-1].any()),
             ended.eq(ends.o.valid),
             tries.eq(looks & ~found & ~misses & ~steps[2:7].any() & self.roomy),
             steps.eq(Cat(C(0, 2), found, steps[2:4], steps[4] & ~incomplete, steps[5:])),
@@ -141,20 +144,19 @@ class HeaderReader(wiring.Component):
 
         next_place = Signal.like(place)
         m.d.sync += next_place.eq(place + 1)
-        flag, ones, padding = self._count(m, position, next_place, found, steps[3], looks)
-        alone, length, moves = Signal(), Signal.like(position), Signal()
+        alone, length = Signal(), Signal.like(position)
+        flag, ones, padding = self._count(m, position, next_place, found, steps[3],
+                                          steps[4] | (steps[5] & ~alone), looks)
         with m.If(found):
             m.d.sync += alone.eq(~two)
         m.d.comb += [
             incomplete.eq(steps[4] & alone & flag & self._exceeds(offset)),
-            moves.eq(steps[4] | steps[5] | (steps[6] & ~alone)),
-            length.eq(Mux(steps[4], self._fixed_length(flag, code),
-                          (ones << 3) << code.as_value())),
+            length.eq((ones << 3 << code.as_value())
+                      | (self._fixed_length(flag, code) & steps[4].replicate(len(length)))),
         ]
+        m.d.sync += position.eq(position + length)
         with m.If(finishes):
             m.d.sync += position.eq(Cat(C(0, 6), ends.o.payload))
-        with m.Elif(moves):
-            m.d.sync += position.eq(position + length)
         self._tell(m, position, next_place, found, steps[7], flag, code, is_final, misses)
         fits = ended & ~two & Mux(pads, one, ~there[-1] & ~there[0])
         self._judge(m, checks, fits, pads, misses, padding)
@@ -194,7 +196,7 @@ class HeaderReader(wiring.Component):
             m.d.sync += blocks.eq(blocks - 1)
         return code, is_final
 
-    def _count(self, m, position, next_place, found, takes_flag, in_header):
+    def _count(self, m, position, next_place, found, takes_flag, counts, in_header):
         """The flag, in step 4; the ones of flag and mask, in two parts, in steps 5 and 6.
 
         At the end of an operation: whether there is a one from the position on, 5 cycles later.
@@ -210,27 +212,27 @@ class HeaderReader(wiring.Component):
         split = self._split if self.block == 64 else self._split_short
         s2_bits, s2_whole, s2_edge, s3_tail = split(m, ring.o, offset, found, in_header)
 
-        # Step 2: ones of each byte, and the byte that is there in part; step 3: of that part; of
-        # four bytes; step 4: of all.
-        s3_octets = [Signal(4, name=f"s3_octet{i}") for i in range(8)]
+        # Step 2: ones of each four bits, and the byte that is there in part; step 3: ones of that
+        # part, and of 32 bits; step 4: of all.
+        s3_nibbles = [Signal(3, name=f"s3_nibble{i}") for i in range(16)]
         s3_edge, s4_edge = Signal(8), Signal(4)
         s4_halves = [Signal(6, name=f"s4_half{i}") for i in range(2)]
         s4_flag, s5_ones, s5_any = Signal(), Signal(7), Signal()
         m.d.sync += [
             s3_edge.eq(ring.o.word_select(s2_edge, 8)),
             s4_edge.eq(count_ones(s3_edge & s3_tail)),
-            *(half.eq(total(s3_octets[4 * i:4 * i + 4])) for i, half in enumerate(s4_halves)),
+            *(half.eq(total(s3_nibbles[8 * i:8 * i + 8])) for i, half in enumerate(s4_halves)),
             s5_ones.eq(total([*s4_halves, s4_edge])),
             s5_any.eq(Cat(*s4_halves, s4_edge).any()),
         ]
-        with m.If(~s4_flag):
+        with m.If(~(s4_flag & counts)):
             m.d.sync += s5_ones.eq(0)
         with m.If(takes_flag):
             m.d.sync += s4_flag.eq(s3_edge.bit_select(offset[:3], 1))
-        for i, octet in enumerate(s3_octets):
-            m.d.sync += octet.eq(count_ones(s2_bits.word_select(i, 8)))
-            with m.If(~s2_whole[i]):
-                m.d.sync += octet.eq(0)
+        for i, nibble in enumerate(s3_nibbles):
+            m.d.sync += nibble.eq(count_ones(s2_bits.word_select(i, 4)))
+            with m.If(~s2_whole[i // 2]):
+                m.d.sync += nibble.eq(0)
         return s4_flag, s5_ones, s5_any
 
     def _split(self, m, word, offset, found, in_header):

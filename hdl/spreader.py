@@ -141,13 +141,13 @@ class Spreader(wiring.Component):
                 ]
 
         # Stage 4: the bytes of both.
-        current, steps = Signal(Item), Signal()
+        current, can, steps = Signal(Item), Signal(), Signal()
         m.d.comb += [
-            steps.eq(s4_valid & self.roomy & (~s4_next | self.i.valid)
-                     & (~s4.final | self.i_good.valid)),
+            can.eq(s4_valid & self.roomy),
+            steps.eq(can & (~s4_next | self.i.valid) & (~s4.final | self.i_good.valid)),
             moves.eq(~s4_valid | steps),
-            self.i.ready.eq(steps & s4_next),
-            self.i_good.ready.eq(steps & s4.final),
+            self.i.ready.eq(can & s4_next & (~s4.final | self.i_good.valid)),
+            self.i_good.ready.eq(can & s4.final & (~s4_next | self.i.valid)),
         ]
         with m.If(steps & s4_next):
             m.d.sync += current.eq(self.i.payload)
