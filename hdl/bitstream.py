@@ -1,5 +1,9 @@
 """Parts of the codec: streams of bits in 64-bit words, lowest bit first, and moves of bytes."""
 
+from functools import reduce
+from itertools import combinations
+from operator import and_, or_, xor
+
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -8,7 +12,7 @@ from .formats import FORMATS
 from .layouts import CodecWord
 from .queue import Queue
 
-__all__ = ["BitPacker", "Piece", "by_width", "check_block", "count_ones", "crossings", "exchange",
+__all__ = ["BitPacker", "Piece", "by_width", "check_block", "count_octet", "count_ones", "crossings", "exchange",
            "from_bit", "per_byte", "ranks", "rotated_left", "rotated_right",
            "to_bit"]
 
@@ -47,6 +51,20 @@ def count_ones(bits):
         return bits
     half = len(bits) // 2
     return (count_ones(bits[:half]) + count_ones(bits[half:]))[:len(bits).bit_length()]
+
+
+def count_octet(bits):
+    """How many of eight bits are set: full adders, three look-up tables deep."""
+    def full_adder(a, b, c):
+        return a ^ b ^ c, (a & b) | (a & c) | (b & c)
+
+    sums, carries = zip(full_adder(*bits[:3]), full_adder(*bits[3:6]), full_adder(*bits[6:], 0),
+                        strict=True)
+    one, carry = full_adder(*sums)
+    twos = [*carries, carry]
+    return Cat(one, reduce(xor, twos),
+               reduce(or_, (a & b for a, b in combinations(twos, 2))) & ~reduce(and_, twos),
+               reduce(and_, twos))
 
 
 def ranks(keep):
@@ -146,7 +164,7 @@ class BitPacker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = Queue(CodecWord, reserve=8)
+        m.submodules.queue = queue = Queue(CodecWord, reserve=6)
         wiring.connect(m, queue.o, wiring.flipped(self.o))
 
         # Stage 0: where a piece goes. Of the bits that came, `held` (at most 64) are in no word

@@ -64,10 +64,10 @@ class Decompressor(wiring.Component):
         m.submodules.aligner = aligner = Aligner(block=self.block, target=self.target)
         m.submodules.spreader = spreader = Spreader(block=self.block)
         m.submodules.headers = headers = Queue(BlockHeader, reserve=4)
-        m.submodules.blocks = blocks = Queue(BlockStart, reserve=8)
+        m.submodules.blocks = blocks = Queue(BlockStart, reserve=5)
         m.submodules.goods = goods = Queue(1, reserve=4)
-        m.submodules.items = items = Queue(Item, reserve=8)
-        m.submodules.words = words = Queue(PlainWord, reserve=9)
+        m.submodules.items = items = Queue(Item, reserve=5)
+        m.submodules.words = words = Queue(PlainWord, reserve=7)
 
         word, stored, roomy = Signal(RingWord), Signal(range(RING_DEPTH)), Signal()
         m.d.comb += self.i.ready.eq(roomy)

@@ -9,7 +9,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .bitstream import by_width, count_ones, from_bit, to_bit
+from .bitstream import by_width, count_octet, from_bit, to_bit
 from .layouts import CodecOperation
 from .queue import Queue
 from .ram import Ram
@@ -212,16 +212,16 @@ class HeaderReader(wiring.Component):
         split = self._split if self.block == 64 else self._split_short
         s2_bits, s2_whole, s2_edge, s3_tail = split(m, ring.o, offset, found, in_header)
 
-        # Step 2: ones of each four bits, and the byte that is there in part; step 3: ones of that
-        # part, and of 32 bits; step 4: of all.
-        s3_nibbles = [Signal(3, name=f"s3_nibble{i}") for i in range(16)]
+        # Step 2: ones of each byte, and the byte that is there in part; step 3: of that part, and
+        # of four bytes; step 4: of all.
+        s3_octets = [Signal(4, name=f"s3_octet{i}") for i in range(8)]
         s3_edge, s4_edge = Signal(8), Signal(4)
         s4_halves = [Signal(6, name=f"s4_half{i}") for i in range(2)]
         s4_flag, s5_ones, s5_any = Signal(), Signal(7), Signal()
         m.d.sync += [
             s3_edge.eq(ring.o.word_select(s2_edge, 8)),
-            s4_edge.eq(count_ones(s3_edge & s3_tail)),
-            *(half.eq(total(s3_nibbles[8 * i:8 * i + 8])) for i, half in enumerate(s4_halves)),
+            s4_edge.eq(count_octet(s3_edge & s3_tail)),
+            *(half.eq(total(s3_octets[4 * i:4 * i + 4])) for i, half in enumerate(s4_halves)),
             s5_ones.eq(total([*s4_halves, s4_edge])),
             s5_any.eq(Cat(*s4_halves, s4_edge).any()),
         ]
@@ -229,10 +229,10 @@ class HeaderReader(wiring.Component):
             m.d.sync += s5_ones.eq(0)
         with m.If(takes_flag):
             m.d.sync += s4_flag.eq(s3_edge.bit_select(offset[:3], 1))
-        for i, nibble in enumerate(s3_nibbles):
-            m.d.sync += nibble.eq(count_ones(s2_bits.word_select(i, 4)))
-            with m.If(~s2_whole[i // 2]):
-                m.d.sync += nibble.eq(0)
+        for i, octet in enumerate(s3_octets):
+            m.d.sync += octet.eq(count_octet(s2_bits.word_select(i, 8)))
+            with m.If(~s2_whole[i]):
+                m.d.sync += octet.eq(0)
         return s4_flag, s5_ones, s5_any
 
     def _split(self, m, word, offset, found, in_header):

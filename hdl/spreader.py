@@ -79,7 +79,8 @@ class Spreader(wiring.Component):
         # together. Stage 1: which bytes.
         moves = Signal()
         block, there = self.i_block.payload, self.i_block.valid
-        number, ends, lane = Signal(5), Signal(), Signal(3)
+        number, lane = Signal(5), Signal(3)
+        begins, at_last, ends = Signal(init=1), Signal(), Signal()
         s1_valid, s1, s1_octet = Signal(), Signal(Wanted), Signal(8)
         s1_number, s1_code = Signal(2), Signal(WidthCode)
         s2_valid, s2 = Signal(), Signal(Wanted)
@@ -87,9 +88,9 @@ class Spreader(wiring.Component):
             block.code == WidthCode.BITS16, self.block // 4 - 1, self.block // 2 - 1))
         octet_ends = Mux(block.code == WidthCode.BITS8, 1, Mux(
             block.code == WidthCode.BITS16, number[0], number[:2].all()))
-        mask_lane = Mux(number == 0, block.lane, lane)
+        mask_lane = Mux(begins, block.lane, lane)
         m.d.comb += [
-            ends.eq(block.missing | (number == last_number)),
+            ends.eq(block.missing | Mux(begins, last_number == 0, at_last)),
             self.i_block.ready.eq(moves & ends),
         ]
         with m.If(moves):
@@ -109,7 +110,8 @@ class Spreader(wiring.Component):
             with m.If(s1.missing):
                 m.d.sync += s2.keep.eq(0)
             with m.If(there):
-                m.d.sync += number.eq(Mux(ends, 0, number + 1))
+                m.d.sync += [number.eq(Mux(ends, 0, number + 1)), begins.eq(ends),
+                             at_last.eq(number + 1 == last_number)]
 
         # Stage 2: the rank of each byte.
         s3_valid, s3 = Signal(), Signal(Wanted)
