@@ -17,6 +17,10 @@ __all__ = ["Compressed", "compress", "compress_cycles", "compressed_bits", "deco
            "decompress_cycles", "plain_words", "read_stream"]
 
 _DTYPES = tuple(getattr(torch, fmt.torch_name) for fmt in FORMATS.values())
+_COMPRESSOR_LATENCY = 24    # from a block's last word to its first item in a word
+_HEADER_CYCLES = 7
+_MASK_LEAD = 0
+_DECOMPRESSOR_LATENCY = 30
 _UINTS = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 
 
@@ -182,10 +186,39 @@ def compressed_bits(nonzero: Tensor | NonZeros, element_width: int, block: int =
     return int(sparse.clamp_(max=block * element_width).sum()) + len(sparse)
 
 
-def _block_cycles(rows: np.ndarray, element_width: int) -> int:
-    """Cycles that compressor and decompressor alike spend on the blocks."""
-    words = rows.shape[1] * element_width // 64
-    return len(rows) * (words + 1) + int(_is_sparse(rows, element_width).sum())
+@dataclass(frozen=True)
+class _Shape:
+    """What the cycles depend on, an entry for each block.
+
+    ``words``: words of elements in each. ``items``: the mask, and values 64 bits by 64. ``tail``:
+    bits of the last item. ``begin``: its first bit in the stream. ``ragged``: it ends with a full
+    item that leaves a bit behind, which takes a step of its own before the next flag.
+    """
+
+    words: int
+    sparse: np.ndarray
+    items: np.ndarray
+    tail: np.ndarray
+    begin: np.ndarray
+    ragged: np.ndarray
+
+
+def _shape(rows: np.ndarray, width: int) -> _Shape:
+    blocks, block = rows.shape
+    sparse = _is_sparse(rows, width)
+    values = np.where(sparse, rows.sum(axis=1) * width, block * width)
+    items = -(-values // 64) + sparse
+    tail = np.where(values > 0, (values - 1) % 64 + 1, block)
+    bits = 1 + values + block * sparse
+    begin = np.concatenate([[0], bits.cumsum()[:-1]])
+    ragged = np.where(sparse, (block == 64) & (values % 64 == 0), begin % 64 == 63)
+    return _Shape(block * width // 64, sparse, items, tail, begin, ragged)
+
+
+def _starts(ready: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """When each of some things begins that come one after the other, and not before ``ready``."""
+    before = np.concatenate([[0], lengths.cumsum()[:-1]])
+    return np.maximum.accumulate(ready - before) + before
 
 
 def compress_cycles(nonzero: Tensor, element_width: int, block: int = 64) -> int:
@@ -200,16 +233,36 @@ def compress_cycles(nonzero: Tensor, element_width: int, block: int = 64) -> int
     block : int
         Elements of a block.
     """
-    rows = _nonzero_blocks(nonzero, block)
-    words = block * element_width // 64
-    last = rows[-1].reshape(words, -1)[-1] if _is_sparse(rows[-1:], element_width)[0] \
-        else np.ones(64 // element_width, bool)
-    final_bits = int(last.sum()) * element_width
-    bits_before = compressed_bits(nonzero, element_width, block) - final_bits
-    spills = (bits_before - 1) % 64 + 1 + final_bits > 64
-    return _block_cycles(rows, element_width) + words + 4 + spills
+    shape = _shape(_nonzero_blocks(nonzero, block), element_width)
+    numbers = np.arange(len(shape.items))
+    starts = _starts((numbers + 1) * shape.words, shape.items + shape.ragged)
+    last_item = 64 * (shape.items[-1] - 1) - (64 - block) * shape.sparse[-1]
+    held = (shape.begin[-1] + (1 + last_item if shape.items[-1] > 1 else 0)) % 64
+    spills = held + (shape.items[-1] == 1) + shape.tail[-1] > 64
+    return int(starts[-1] + shape.items[-1] + (spills or shape.ragged[-1])) + _COMPRESSOR_LATENCY
 
 
 def decompress_cycles(nonzero: Tensor, element_width: int, block: int = 64) -> int:
     """Cycles of the decompressor from taking an operation to giving its last word."""
-    return _block_cycles(_nonzero_blocks(nonzero, block), element_width) + 2
+    rows = _nonzero_blocks(nonzero, block)
+    shape = _shape(rows, element_width)
+    bits = compressed_bits(nonzero, element_width, block)
+    come = np.minimum(shape.begin // 64 + 1, -(-bits // 64) - 1)
+    headers = _starts(come, np.full(len(rows), _HEADER_CYCLES))
+    following = np.concatenate([shape.begin[1:], [bits]]) + 1
+    last_begin = shape.begin + 1 + np.where(
+        shape.sparse & (shape.items > 1), block + 64 * (shape.items - 2), 64 * (shape.items - 1))
+    skips = following // 64 - last_begin // 64 == 2
+    items = _starts(headers, shape.items + skips)
+    # The first word whose bytes an item has, for each item of values; there may be none.
+    per_word = 64 // element_width
+    ends = np.where(shape.sparse[:, None],
+                    rows.reshape(len(rows), -1, per_word).sum(axis=2) * element_width, 64)
+    ends = ends.cumsum(axis=1)
+    wanted = -(-ends // 64)     # items of values that words need, up to each
+    ready = items[:, None] + np.maximum(wanted - 1, -1) + shape.sparse[:, None]
+    ready = np.where(wanted > 0, ready, 0)
+    first = np.maximum(items - _MASK_LEAD * 0, 0)
+    ready[:, 0] = np.maximum(ready[:, 0], first)
+    order = ready.reshape(-1)
+    return int(_starts(order, np.ones(len(order), np.int64))[-1]) + _DECOMPRESSOR_LATENCY
