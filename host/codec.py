@@ -19,8 +19,8 @@ __all__ = ["Compressed", "compress", "compress_cycles", "compressed_bits", "deco
 _DTYPES = tuple(getattr(torch, fmt.torch_name) for fmt in FORMATS.values())
 _COMPRESSOR_LATENCY = 24    # from a block's last word to its first item in a word
 _HEADER_CYCLES = 7
-_MASK_LEAD = 0
-_DECOMPRESSOR_LATENCY = 30
+_MASK_LEAD = 4
+_DECOMPRESSOR_LATENCY = 26
 _UINTS = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 
 
@@ -235,11 +235,13 @@ def compress_cycles(nonzero: Tensor, element_width: int, block: int = 64) -> int
     """
     shape = _shape(_nonzero_blocks(nonzero, block), element_width)
     numbers = np.arange(len(shape.items))
-    starts = _starts((numbers + 1) * shape.words, shape.items + shape.ragged)
-    last_item = 64 * (shape.items[-1] - 1) - (64 - block) * shape.sparse[-1]
-    held = (shape.begin[-1] + (1 + last_item if shape.items[-1] > 1 else 0)) % 64
-    spills = held + (shape.items[-1] == 1) + shape.tail[-1] > 64
-    return int(starts[-1] + shape.items[-1] + (spills or shape.ragged[-1])) + _COMPRESSOR_LATENCY
+    steps = shape.items + np.concatenate([[0], shape.ragged[:-1]])
+    starts = _starts((numbers + 1) * shape.words, steps)
+    only = shape.items[-1] == 1
+    last_item = shape.begin[-1] + (0 if only else 1 + 64 * (shape.items[-1] - 1)
+                                   - (64 - block) * shape.sparse[-1])
+    spills = last_item % 64 + only + shape.tail[-1] > 64
+    return int(starts[-1] + steps[-1] + (spills or shape.ragged[-1])) + _COMPRESSOR_LATENCY
 
 
 def decompress_cycles(nonzero: Tensor, element_width: int, block: int = 64) -> int:
@@ -262,7 +264,6 @@ def decompress_cycles(nonzero: Tensor, element_width: int, block: int = 64) -> i
     wanted = -(-ends // 64)     # items of values that words need, up to each
     ready = items[:, None] + np.maximum(wanted - 1, -1) + shape.sparse[:, None]
     ready = np.where(wanted > 0, ready, 0)
-    first = np.maximum(items - _MASK_LEAD * 0, 0)
-    ready[:, 0] = np.maximum(ready[:, 0], first)
+    ready[:, 0] = np.maximum(ready[:, 0], items + _MASK_LEAD)
     order = ready.reshape(-1)
     return int(_starts(order, np.ones(len(order), np.int64))[-1]) + _DECOMPRESSOR_LATENCY
