@@ -13,7 +13,7 @@ from .header import RING_DEPTH, BlockHeader, RingWord
 from .ram import Ram
 from .squeezer import WidthCode
 
-__all__ = ["Aligner", "BlockStart", "Item"]
+__all__ = ["ITEMS", "Aligner", "BlockStart", "Item"]
 
 Item = data.StructLayout({"data": 64, "bytes": range(9)})
 """64 bits of a block, of which ``bytes`` are there: all, or what was left of the stream.
@@ -29,6 +29,10 @@ A mask has its bytes in lanes as an item has.
 """
 
 
+ITEMS = 16
+"""Items on their way from the aligner, or waiting: those of a queue and its register."""
+
+
 class Aligner(wiring.Component):
     """Follows the headers through the bit stream.
 
@@ -42,7 +46,9 @@ class Aligner(wiring.Component):
         The blocks in their order. With one that is ``final`` a stream ends: words after it up to
         the last are dropped.
     roomy : In(1)
-        What ``o`` and ``o_mask`` give is taken.
+        There is room for what ``o_block`` gives.
+    used : In(1)
+        Of the ``ITEMS`` that there is room for at first where ``o`` goes, one was used.
     o : Out(valid, Item)
         The items of values.
     o_block : Out(valid, BlockStart)
@@ -61,6 +67,7 @@ class Aligner(wiring.Component):
             "taken": Out(1),
             "i_header": In(stream.Signature(BlockHeader)),
             "roomy": In(1),
+            "used": In(1),
             "o": Out(stream.Signature(Item, always_ready=True)),
             "o_block": Out(stream.Signature(BlockStart, always_ready=True)),
         })
@@ -82,7 +89,12 @@ class Aligner(wiring.Component):
         is_mask, there, steps, ends = Signal(), Signal(), Signal(), Signal()
         shifts, leaves, at_end = Signal(), Signal(), Signal()
         next_offset = Signal(range(128))
-        m.d.sync += [roomy.eq(self.roomy), seeks.eq(0)]
+        room = Signal(range(ITEMS + 1), init=ITEMS)
+        m.d.sync += [
+            room.eq(room - (steps & ~is_mask & ~header.missing) + self.used),
+            roomy.eq(self.roomy & (room >= 2)),
+            seeks.eq(0),
+        ]
         m.d.comb += [
             at_end.eq(over | lower_last),
             is_mask.eq(begins & header.sparse),

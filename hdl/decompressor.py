@@ -66,7 +66,7 @@ class Decompressor(wiring.Component):
         m.submodules.headers = headers = Queue(BlockHeader, reserve=4)
         m.submodules.blocks = blocks = Queue(BlockStart, reserve=5)
         m.submodules.goods = goods = Queue(1, reserve=4)
-        m.submodules.items = items = Queue(Item, reserve=5)
+        m.submodules.items = items = Queue(Item, reserve=0)
         m.submodules.words = words = Queue(PlainWord, reserve=7)
 
         word, stored, roomy = Signal(RingWord), Signal(range(RING_DEPTH)), Signal()
@@ -96,7 +96,8 @@ class Decompressor(wiring.Component):
             reader.i.eq(word),
             aligner.i.eq(word),
             reader.roomy.eq(headers.roomy & goods.roomy),
-            aligner.roomy.eq(items.roomy & blocks.roomy),
+            aligner.roomy.eq(blocks.roomy),
+            aligner.used.eq(items.o.valid & items.o.ready),
             spreader.roomy.eq(words.roomy),
         ]
         return m
