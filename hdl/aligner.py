@@ -84,7 +84,7 @@ class Aligner(wiring.Component):
         # Of the item: it is the block's last; its step goes on by a word; it is the stream's last.
         left, at_last, goes_on, quits = Signal(6), Signal(), Signal(), Signal()
         offset, parts = Signal(6), Signal(from_bit.shape)
-        begins, roomy = Signal(init=1), Signal()
+        begins, roomy = Signal(init=1), Signal(init=1)
         again, drops, seeks = Signal(), Signal(), Signal()  # seeks: either
         is_mask, there, steps, ends = Signal(), Signal(), Signal(), Signal()
         shifts, leaves, at_end = Signal(), Signal(), Signal()

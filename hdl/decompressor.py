@@ -69,7 +69,7 @@ class Decompressor(wiring.Component):
         m.submodules.items = items = Queue(Item, reserve=0)
         m.submodules.words = words = Queue(PlainWord, reserve=7)
 
-        word, stored, roomy = Signal(RingWord), Signal(range(RING_DEPTH)), Signal()
+        word, stored, roomy = Signal(RingWord), Signal(range(RING_DEPTH)), Signal(init=1)
         m.d.comb += self.i.ready.eq(roomy)
         with m.If(word.valid):
             m.d.sync += word.place.eq(word.place + 1)

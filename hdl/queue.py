@@ -40,7 +40,7 @@ class Queue(wiring.Component):
         self.reserve = reserve
         super().__init__({
             "i": In(stream.Signature(shape, always_ready=True)),
-            "roomy": Out(1),
+            "roomy": Out(1, init=1),
             "o": Out(stream.Signature(shape)),
         })
 
