@@ -17,9 +17,11 @@ __all__ = ["Compressed", "compress", "compress_cycles", "compressed_bits", "deco
            "decompress_cycles", "plain_words", "read_stream"]
 
 _DTYPES = tuple(getattr(torch, fmt.torch_name) for fmt in FORMATS.values())
-_COMPRESSOR_LATENCY = 24    # from a block's last word to its first item in a word
-_HEADER_CYCLES = 7
-_MASK_LEAD = 4
+_COMPRESSOR_LATENCY = 24
+_HEADER_CYCLES = 7          # from one header to the next
+_BLOCK_LEAD = 4             # from a block's first item to its first word, beyond what an item takes
+_ITEMS_AHEAD = 14           # items that may wait to be used when one more is made
+_ITEM_RETURN = 7            # from the use of an item to the cycle in which that makes room
 _DECOMPRESSOR_LATENCY = 26
 _UINTS = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 
@@ -251,19 +253,60 @@ def decompress_cycles(nonzero: Tensor, element_width: int, block: int = 64) -> i
     bits = compressed_bits(nonzero, element_width, block)
     come = np.minimum(shape.begin // 64 + 1, -(-bits // 64) - 1)
     headers = _starts(come, np.full(len(rows), _HEADER_CYCLES))
-    following = np.concatenate([shape.begin[1:], [bits]]) + 1
     last_begin = shape.begin + 1 + np.where(
         shape.sparse & (shape.items > 1), block + 64 * (shape.items - 2), 64 * (shape.items - 1))
-    skips = following // 64 - last_begin // 64 == 2
-    items = _starts(headers, shape.items + skips)
-    # The first word whose bytes an item has, for each item of values; there may be none.
+    next_begin = np.concatenate([shape.begin[1:], [bits]]) + 1
+    skips = next_begin // 64 - last_begin // 64 == 2    # a word that no item begins in
+    # For each word, the number of values' items that it and those before it in the block take.
     per_word = 64 // element_width
-    ends = np.where(shape.sparse[:, None],
+    kept = np.where(shape.sparse[:, None],
                     rows.reshape(len(rows), -1, per_word).sum(axis=2) * element_width, 64)
-    ends = ends.cumsum(axis=1)
-    wanted = -(-ends // 64)     # items of values that words need, up to each
-    ready = items[:, None] + np.maximum(wanted - 1, -1) + shape.sparse[:, None]
-    ready = np.where(wanted > 0, ready, 0)
-    ready[:, 0] = np.maximum(ready[:, 0], items + _MASK_LEAD)
-    order = ready.reshape(-1)
-    return int(_starts(order, np.ones(len(order), np.int64))[-1]) + _DECOMPRESSOR_LATENCY
+    taken = -(-kept.cumsum(axis=1) // 64)
+    items = _ItemFlow()
+    word = -1
+    for header, sparse, skip, wanted in zip(headers.tolist(), shape.sparse.tolist(),
+                                            skips.tolist(), taken.tolist(), strict=True):
+        items.wait(header)
+        if sparse:
+            items.issue(is_value=False)
+        mask_time, given = items.time, 0
+        for number, count in enumerate(wanted):
+            word += 1
+            uses = count > given
+            if uses:
+                items.issue()
+                word = max(word, items.time)
+            if not number:
+                word = max(word, (mask_time if sparse else items.time) + _BLOCK_LEAD)
+            if uses:
+                items.used.append(word)
+                given = count
+        items.time += skip
+    return word + _DECOMPRESSOR_LATENCY
+
+
+class _ItemFlow:
+    """When the decompressor has each item: one a cycle, while not too many wait to be used."""
+
+    def __init__(self) -> None:
+        self.time = -1                  # of the last step
+        self.last_value = -2            # of the last step that gave an item of values
+        self.used: list[int] = []       # when each item was
+        self.issued = 0
+
+    def wait(self, time: int) -> None:
+        """No step before ``time``."""
+        self.time = max(self.time, time - 1)
+
+    def issue(self, is_value: bool = True) -> None:
+        """One more step: an item of values, or a mask."""
+        self.time += 1
+        while True:
+            # An item that went out in the cycle before is not counted yet.
+            missing = self.issued - _ITEMS_AHEAD - (self.last_value == self.time - 1)
+            if missing <= 0 or self.used[missing - 1] + _ITEM_RETURN <= self.time:
+                break
+            self.time = self.used[missing - 1] + _ITEM_RETURN
+        if is_value:
+            self.last_value = self.time
+            self.issued += 1
