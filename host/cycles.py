@@ -34,7 +34,7 @@ from ..hdl.results import RESULTS_LATENCY
 from .masks import WINDOW, NonZeros, count_blocks, packed
 from .tiling import MOST_ROWS, pieces, tile_columns, tile_words
 
-__all__ = ["GemmWork", "cycles_of_each", "fewest_cycles", "gemm_cycles"]
+__all__ = ["GemmWork", "cycles_of_each", "gemm_cycles"]
 
 LOAD_LATENCY = DECODE_LATENCY + 2                     # last word to tile
 ISSUE_LATENCY = 13                                   # tile to the first operand's issue
@@ -110,13 +110,6 @@ def cycles_of_each(config: Configuration, a_nonzero: NonZeros, columns: int,
     """The cycles of `gemm_cycles` for a finite B: an int, or of a batch int64 [B] (numpy)."""
     rows = _rows(config, a_nonzero, scaled)
     return _cycles(config, [rows] * -(-columns // tile_columns(config, formats)))
-
-
-def fewest_cycles(config: Configuration, a_nonzero: NonZeros, columns: int,
-                  formats: tuple[Format, Format]) -> int:
-    """No product of these rows [M, K] takes less: in each tile they are issued and drained."""
-    least = max(int(a_nonzero.windows.sum()), a_nonzero.shape[0] * _drain_cycles(config))
-    return least * -(-columns // tile_columns(config, formats))
 
 
 @dataclass(frozen=True)

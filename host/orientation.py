@@ -19,10 +19,12 @@ from torch import Tensor
 from ..gen.config import Configuration
 from ..gen.errors import UsageError, nearest
 from ..hdl.formats import Format
+from ..hdl.lane import COLUMNS
 from .codec import compressed_bits
 from .columns import Factor, Kept, kept, row_indices
-from .cycles import GemmWork, cycles_of_each, fewest_cycles, gemm_cycles
+from .cycles import GemmWork, cycles_of_each, gemm_cycles
 from .masks import NonZeros
+from .tiling import tile_columns
 from .traffic import sent_words
 
 __all__ = ["ORIENTATIONS", "Streaming", "Tally", "choose", "tally", "turns"]
@@ -120,7 +122,7 @@ def _best(config: Configuration, a: Factor, b: Factor, formats: tuple[Format, Fo
     for turned, parts in ways:
         streamed, loaded = _order(a, b, turned)
         order = _order(*formats, turned)
-        if best is not None and parts is None and best.work.cycles <= fewest_cycles(
+        if best is not None and parts is None and best.work.cycles <= _fewest_cycles(
                 config, streamed.nonzero, loaded.nonzero.shape[0], order):
             continue
         nonzero, special, columns = streamed.nonzero, loaded.special, loaded.nonzero.shape[0]
@@ -242,6 +244,14 @@ def _tally_of(config: Configuration, a: Factor, b: Factor, formats: tuple[Format
         found.scales_in = _scale_bytes(config, (*_order(rows, columns, way.turned), k), scales)
         found.results = rows * columns
     return found
+
+
+def _fewest_cycles(config: Configuration, streamed: NonZeros, columns: int,
+                   formats: tuple[Format, Format]) -> int:
+    """No product of these rows takes less, everything sent: they are issued and drained."""
+    rows = streamed.shape[0]
+    least = max(int(streamed.windows.sum()), rows * config.vpcu.lanes * COLUMNS)
+    return least * -(-columns // tile_columns(config, formats))
 
 
 @lru_cache(maxsize=1024)
