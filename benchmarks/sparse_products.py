@@ -40,15 +40,18 @@ def sparse_weights() -> Iterator[dict[str, object]]:
             mask = torch.rand(m, k, generator=random) < density
             ones = NonZeros(torch.ones(n, k, dtype=torch.bool))
             cycles = tally(config, Factor(NonZeros(mask)), Factor(ones), E4M3).cycles
-            used = mask[:, mask.any(0)]
-            one_window = NonZeros(used, used.sum(1, keepdim=True))
-            merged = gemm_cycles(config, one_window, None, E4M3, columns=n).cycles
+            packing = None
+            if k <= config.vpcu.b_depth:
+                used = mask[mask.any(1)][:, mask.any(0)]
+                one_window = NonZeros(used, used.sum(1, keepdim=True))
+                merged = gemm_cycles(config, one_window, None, E4M3, columns=n).cycles
+                packing = round(cycles / min(cycles, merged) - 1, 3)
             tiles = -(-n // width)
             rows = int(mask.sum(1).clamp(min=width).sum()) * tiles
             yield {"case": f"{m} x {k} x {n}", "density": density, "cycles": cycles,
                    "of_ideal": round(int(mask.sum()) * n / width / cycles, 3),
                    "of_rows": round(rows / cycles, 3),
-                   "packing": round(cycles / merged - 1, 3) if k <= config.vpcu.b_depth else None}
+                   "packing": packing}
 
 
 class Probabilities(EmulatorDevice):
