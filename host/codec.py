@@ -239,10 +239,12 @@ def compress_cycles(nonzero: Tensor, element_width: int, block: int = 64) -> int
     numbers = np.arange(len(shape.items))
     steps = shape.items + np.concatenate([[0], shape.ragged[:-1]])
     starts = _starts((numbers + 1) * shape.words, steps)
-    only = shape.items[-1] == 1
-    last_item = shape.begin[-1] + (0 if only else 1 + 64 * (shape.items[-1] - 1)
-                                   - (64 - block) * shape.sparse[-1])
-    spills = last_item % 64 + only + shape.tail[-1] > 64
+    # The last item follows on `held` bits, 64 if a flag has made a full word of 63 and an item.
+    begin, items, sparse = shape.begin[-1], int(shape.items[-1]), bool(shape.sparse[-1])
+    held = begin % 64 + 1
+    if items > 1 and sparse and block < 64:
+        held = (begin + 1 + block + 64 * (items - 2)) % 64
+    spills = held + shape.tail[-1] > 64
     return int(starts[-1] + steps[-1] + (spills or shape.ragged[-1])) + _COMPRESSOR_LATENCY
 
 

@@ -6,7 +6,13 @@ from itertools import chain, pairwise
 import pytest
 from amaranth.hdl import *
 
-from exactum.benches.codec_cases import CASES, format_of, tensor_of, zero_fraction
+from exactum.benches.codec_cases import (
+    CASES,
+    every_pattern,
+    format_of,
+    tensor_of,
+    zero_fraction,
+)
 from exactum.hdl import compressor, squeezer
 from exactum.hdl.bitstream import from_bit
 from exactum.hdl.compressor import Compressor
@@ -90,11 +96,16 @@ def test_operations_of_all_formats_back_to_back_under_stalls(source, sink):
         ("fp16", 3, 0.9)]], stalls=(source, sink))
 
 
-def test_an_operation_delays_the_next_only_by_its_spill():
-    x = zero_fraction("fp16", 64 * 4, 0.5)
-    lasts = run([x] * 4)
+@pytest.mark.parametrize(("name", "zeros"), [("e4m3", 0.3), ("fp16", 0.5), ("fp32", 1)])
+def test_operations_follow_without_a_bubble(name, zeros):
+    lasts = run([zero_fraction(name, 64 * 4, zeros)] * 5)
     gaps = [b - a for a, b in pairwise(lasts)]
-    assert gaps == [compress_cycles(x != 0, 16) - 16 - 4] * 3
+    assert gaps == [4 * FORMATS[name].width] * 4
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_pattern_of_zeros_in_a_block_of_eight(name):
+    run([every_pattern(name)], 8)
 
 
 @pytest.mark.parametrize(("block", "error"), [(12, ValueError), (128, ValueError),
