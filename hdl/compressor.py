@@ -7,6 +7,7 @@
 from amaranth.hdl import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from .bitstream import BitPacker, Piece, by_width, check_block
 from .layouts import CodecOperation, CodecWord
@@ -160,7 +161,7 @@ class Sender(wiring.Component):
         m.d.comb += [
             moves.eq(~self.o.valid | self.o.ready),
             mask_read.addr.eq(s1_slot),
-            *(words.address.eq(Cat(place, slot)) for words in (plain_words, packed_words)),
+            *(words.address.eq(self._address(place, slot)) for words in (plain_words, packed_words)),
             *(words.read.eq(moves) for words in (plain_words, packed_words)),
         ]
         with m.If(moves):
@@ -178,12 +179,15 @@ class Sender(wiring.Component):
             ]
         return m
 
+    def _address(self, place, slot):
+        return Cat(place[:exact_log2(self.block // 2)], slot)
+
     def _words(self, m):
         """The memories of words and masks, written as they come; the ports that are read."""
         m.submodules.plain_words = plain_words = Ram(
-            width=64, depth=SLOTS * 32, target=self.target)
+            width=64, depth=SLOTS * self.block // 2, target=self.target)
         m.submodules.packed_words = packed_words = Ram(
-            width=64, depth=SLOTS * 32, target=self.target)
+            width=64, depth=SLOTS * self.block // 2, target=self.target)
         m.submodules.masks = masks = memory.Memory(
             shape=data.ArrayLayout(8, self.block // 8), depth=SLOTS, init=[])
         mask_write = masks.write_port(granularity=1)
@@ -195,13 +199,13 @@ class Sender(wiring.Component):
         m.d.comb += [
             octet.eq(self.plain.place >> code.as_value()),
             plain_words.write.eq(self.plain.valid),
-            plain_words.i_address.eq(Cat(self.plain.place, plain_slot)),
+            plain_words.i_address.eq(self._address(self.plain.place, plain_slot)),
             plain_words.i_data.eq(self.plain.data),
             mask_write.en.eq(Cat(self.plain.valid & (octet == i) for i in range(self.block // 8))),
             mask_write.addr.eq(plain_slot),
             *(mask_write.data[i].eq(self.plain.mask) for i in range(self.block // 8)),
             packed_words.write.eq(self.packed.valid),
-            packed_words.i_address.eq(Cat(packed_place, packed_slot)),
+            packed_words.i_address.eq(self._address(packed_place, packed_slot)),
             packed_words.i_data.eq(self.packed.data),
         ]
         m.d.sync += [
