@@ -13,7 +13,7 @@ from exactum.host.cycles import gemm_cycles
 from exactum.host.device import EmulatorDevice
 from exactum.host.masks import NonZeros
 from exactum.host.numerics import decode, quantize
-from exactum.host.orientation import tally
+from exactum.host.tally import tally
 from exactum.host.tiling import tile_columns
 
 __all__ = ["Probabilities", "attention", "sparse_weights"]

@@ -113,9 +113,13 @@ def cycles_of_each(config: Configuration, a_nonzero: NonZeros, columns: int,
 
 
 def fewest_cycles(config: Configuration, a_nonzero: NonZeros, columns: int,
-                  formats: tuple[Format, Format]) -> int:
-    """No product of these rows [M, K] takes less: in each tile they are issued and drained."""
-    least = max(int(a_nonzero.windows.sum()), a_nonzero.shape[0] * _drain_cycles(config))
+                  formats: tuple[Format, Format]) -> Any:
+    """No product of these rows takes less, as they are issued and drained in each tile; cheap.
+
+    As of `cycles_of_each`.
+    """
+    elements = a_nonzero.windows.numpy().sum((-2, -1))
+    least = np.maximum(elements, a_nonzero.shape[-2] * _drain_cycles(config))
     return least * -(-columns // tile_columns(config, formats))
 
 
