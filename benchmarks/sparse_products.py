@@ -47,7 +47,7 @@ def sparse_weights() -> Iterator[dict[str, object]]:
                 merged = gemm_cycles(config, one_window, None, E4M3, columns=n).cycles
                 packing = round(cycles / min(cycles, merged) - 1, 3)
             tiles = -(-n // width)
-            rows = int(mask.sum(1).clamp(min=width).sum()) * tiles
+            rows = int(mask[mask.any(1)].sum(1).clamp(min=width).sum()) * tiles
             yield {"case": f"{m} x {k} x {n}", "density": density, "cycles": cycles,
                    "of_ideal": round(int(mask.sum()) * n / width / cycles, 3),
                    "of_rows": round(rows / cycles, 3),
