@@ -19,7 +19,7 @@ from torch import Tensor
 
 from exactum.benches.product_cases import random_bits, sparse_bits
 from exactum.gen.config import Configuration, preset
-from exactum.hdl.drain import drain_latency
+from exactum.hdl.drain import DRAIN_LATENCY
 from exactum.hdl.formats import FORMATS, lookup
 from exactum.hdl.geometry import LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY
 from exactum.hdl.lane import COLUMNS
@@ -204,7 +204,7 @@ def changes(engine: NativeEngine, pairs: Sequence[tuple[str, str]], rows: int,
 
 def depth(config: Configuration) -> int:
     """Cycles from the issue of a row's last operand to its first rounded result."""
-    return (OPERAND_LATENCY + LANE_LATENCY + 1 + drain_latency(config.vpcu.lanes)
+    return (OPERAND_LATENCY + LANE_LATENCY + 1 + DRAIN_LATENCY
             + ROUND_LATENCY)
 
 

@@ -3,9 +3,26 @@
 Functions that need intermediate signals take the module ``m`` and add combinational logic to it.
 """
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import *
 
-__all__ = ["normalise", "shift_left", "shift_right", "tree_sum"]
+__all__ = ["any_of", "delayed", "normalise", "shift_left", "shift_right", "tree_sum"]
+
+
+def any_of(values):
+    """The OR of the bits, or of the values bit by bit; 0 of none."""
+    return reduce(or_, values, Const(0, 1))
+
+
+def delayed(m, value, cycles, name):
+    """``value``, ``cycles`` later; the registers are called ``s1_name``, ``s2_name``, ..."""
+    for number in range(1, cycles + 1):
+        stage = Signal.like(value, name=f"s{number}_{name}")
+        m.d.sync += stage.eq(value)
+        value = stage
+    return value
 
 
 def tree_sum(values):

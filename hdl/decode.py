@@ -1,7 +1,7 @@
 """Operand decoding: a value of any enabled format becomes what the multipliers take."""
 
 from amaranth.hdl import *
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import shift_left
@@ -9,6 +9,12 @@ from .formats import FormatCode
 from .geometry import Kind
 
 __all__ = ["Decoder"]
+
+
+LOOKS = data.StructLayout({
+    "exponent_all": 1, "exponent_any": 1, "mantissa_any": 1, "special": 1})
+"""Of a value's fields: all ones, any ones; ``special``: with all ones in the exponent it is none of
+the numbers."""
 
 
 class Decoder(wiring.Component):
@@ -62,11 +68,12 @@ class Decoder(wiring.Component):
         m = Module()
 
         # Fields by format; the bias goes to the anchor, so that no two sums follow each other, and
-        # so do the 7 of ceil(d / 8) = (d + 7) // 8.
-        negative, kind = Signal(), Signal(Kind)
+        # so do the 7 of ceil(d / 8) = (d + 7) // 8, or the places less d that integers go up.
+        negative, looks = Signal(), Signal(LOOKS)
         significand = Signal(self.frame)
         exponent_width = max(f.exponent_width for f in self.formats)
-        exponent, bias_up = Signal(exponent_width), Signal(exponent_width + 1)
+        exponent, bias_up = Signal(exponent_width), Signal(signed(exponent_width + 2))
+        more = -self.geometry.fine if self.geometry.is_integer else 7
         with m.Switch(self.format):
             for fmt in self.formats:
                 with m.Case(fmt.code):
@@ -77,29 +84,35 @@ class Decoder(wiring.Component):
                     m.d.comb += [
                         negative.eq(self.value[fmt.width - 1]),
                         exponent.eq(Cat(biased[0] | ~is_normal, biased[1:])),
-                        bias_up.eq(fmt.bias + (0 if self.geometry.is_integer else 7)),
+                        bias_up.eq(fmt.bias + more),
                         significand.eq(Cat(Const(0, self.frame - len(hidden)), hidden)),
-                        kind.eq(_kind(fmt, mantissa, biased)),
+                        looks.exponent_all.eq(biased.all()),
+                        looks.exponent_any.eq(biased.any()),
+                        looks.mantissa_any.eq(mantissa.any()),
+                        # A special value: in a format without infinities only all ones.
+                        looks.special.eq(1 if fmt.ieee else mantissa.all()),
                     ]
         s1_significand, s1_exponent = Signal.like(significand), Signal.like(exponent)
         s1_anchor = Signal(signed(len(self.anchor) + 1))  # biased
-        s1_negative, s1_kind = Signal(), Signal(Kind)
+        s1_negative, s1_looks = Signal(), Signal(LOOKS)
         m.d.sync += [
             s1_significand.eq(significand),
             s1_exponent.eq(exponent),
             s1_anchor.eq(self.anchor + bias_up),
             s1_negative.eq(negative),
-            s1_kind.eq(kind),
+            s1_looks.eq(looks),
         ]
 
-        s2_reach = Signal(len(s1_anchor))  # d + 7, d if integers
+        s2_reach = Signal(len(s1_anchor))  # d + 7, or the fine shift of integers
         s2_significand, s2_negative, s2_kind = (
             Signal.like(significand), Signal(), Signal(Kind))
+        kind = _kind(s1_looks)
         m.d.sync += [
-            s2_reach.eq(s1_anchor - s1_exponent),
-            s2_significand.eq(Mux(s1_kind == Kind.FINITE, s1_significand, 0)),
+            s2_reach.eq(s1_exponent - s1_anchor if self.geometry.is_integer
+                        else s1_anchor - s1_exponent),
+            s2_significand.eq(Mux(kind == Kind.FINITE, s1_significand, 0)),
             s2_negative.eq(s1_negative),
-            s2_kind.eq(s1_kind),
+            s2_kind.eq(kind),
         ]
 
         amount, group = self._places(m, s2_reach)
@@ -116,15 +129,13 @@ class Decoder(wiring.Component):
         """The fine shift and the clipped byte group: d = 8 group - fine shift."""
         geometry = self.geometry
         if geometry.is_integer:
-            return (geometry.fine - reach)[:geometry.fine.bit_length()], Const(0)
+            return reach[:geometry.fine.bit_length()], Const(0)
         group, clip = reach[3:], geometry.group_max
         return ~reach[:3], Mux(group > clip, clip, group)
 
 
-def _kind(fmt, mantissa, biased):
-    """The Kind of a value of the format, from its stored fields."""
-    if fmt.ieee:
-        special = Mux(mantissa.any(), Kind.NAN, Kind.INFINITE)
-        return Mux(biased.all(), special, Mux((biased | mantissa).any(), Kind.FINITE, Kind.ZERO))
-    is_nan = biased.all() & mantissa.all()
-    return Mux(is_nan, Kind.NAN, Mux((biased | mantissa).any(), Kind.FINITE, Kind.ZERO))
+def _kind(looks):
+    """The Kind of a value, from what its fields look like."""
+    special = Mux(looks.mantissa_any, Kind.NAN, Kind.INFINITE)
+    return Mux(looks.exponent_all & looks.special, special,
+               Mux(looks.exponent_any | looks.mantissa_any, Kind.FINITE, Kind.ZERO))

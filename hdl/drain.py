@@ -1,8 +1,5 @@
 """The drain: finished sums leave the lanes column by column, on their way to the rounder."""
 
-from functools import reduce
-from operator import or_
-
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -14,22 +11,10 @@ from .loader import anchor_address
 from .ram import RAM_LATENCY
 from .rounder import WEIGHT, exact_sum
 
-__all__ = ["Drain", "captured", "drain_latency"]
+__all__ = ["DRAIN_LATENCY", "Drain", "captured"]
 
-PAIRS = 4  # partial results of two accumulators each that one cycle brings together
-
-
-def levels(lanes):
-    """Steps that bring a column's sum out of the lanes: each ors `PAIRS` of those before."""
-    count = 1
-    while PAIRS ** count < lanes * COLUMNS // 2:
-        count += 1
-    return count
-
-
-def drain_latency(lanes):
-    """Cycles from ``capture`` to the first column's sum: select, or, add."""
-    return 3 + levels(lanes)
+DRAIN_LATENCY = 4
+"""Cycles from ``capture`` to the first column's sum: capture, two in the lane, add."""
 
 
 captured = data.StructLayout({
@@ -55,8 +40,10 @@ class Drain(wiring.Component):
         The drain registers are taken from the next cycle on.
     row : In(captured)
         About the row that ``capture`` is for.
-    drained : In(ArrayLayout(ArrayLayout(geometry.drained, 4), lanes))
-        The lanes' drain registers.
+    selected : Out(1)
+        Column 0 of lane 0 is to leave, and all others after it.
+    sums : In(geometry.drained)
+        What the lanes drain: the first one two cycles after ``selected``.
     anchor_address : Out(anchor_address(geometry))
         Tile number and lane.
     anchors : In(ArrayLayout(geometry.anchor_shape, 4))
@@ -66,7 +53,7 @@ class Drain(wiring.Component):
 
     Timing
     ------
-    The sum of column n leaves ``drain_latency(lanes)`` + n cycles after ``capture``. The next
+    The sum of column n leaves ``DRAIN_LATENCY`` (4) + n cycles after ``capture``. The next
     ``capture`` is 4 * lanes cycles after it, or later.
     """
 
@@ -75,8 +62,8 @@ class Drain(wiring.Component):
         super().__init__({
             "capture": In(1),
             "row": In(captured),
-            "drained": In(data.ArrayLayout(data.ArrayLayout(geometry.drained, COLUMNS),
-                                           geometry.lanes)),
+            "selected": Out(1),
+            "sums": In(geometry.drained),
             "anchor_address": Out(anchor_address(geometry)),
             "anchors": In(data.ArrayLayout(geometry.anchor_shape, COLUMNS)),
             "o": Out(stream.Signature(exact_sum(geometry.accumulator_width), always_ready=True)),
@@ -84,7 +71,7 @@ class Drain(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        geometry, lanes = self.geometry, self.geometry.lanes
+        lanes = self.geometry.lanes
         place = data.StructLayout({
             "valid": 1, "column": range(COLUMNS), "lane": range(lanes), "last": 1})
 
@@ -102,35 +89,16 @@ class Drain(wiring.Component):
         m.d.comb += self.anchor_address.eq(Cat(
             s1_place.lane, Const(0, len(self.anchor_address) - 2 - len(s1_place.lane)),
             s1_row.number))
-        s1_selected = Signal(lanes * COLUMNS)
-        m.d.sync += s1_selected.eq(Cat(self.capture, s1_selected))
+        m.d.sync += self.selected.eq(self.capture)
 
-        # And and or: a LUT takes two accumulators, or four partial results; a multiplexer more.
         places, rows = [s1_place], [s1_row]
-        for number in range(2, 3 + levels(lanes) + 1):
+        for number in range(2, DRAIN_LATENCY + 1):
             following = Signal(place, name=f"s{number}_place")
             row = Signal(captured, name=f"s{number}_row")
             m.d.sync += [following.eq(places[-1]), row.eq(rows[-1])]
             places.append(following)
             rows.append(row)
-        width = geometry.drained.size
-        sums = [self.drained[lane][column].as_value()
-                for lane in range(lanes) for column in range(COLUMNS)]
-        partial = []
-        for pair in range(0, len(sums), 2):
-            first, second = (sums[n] & s1_selected[n].replicate(width) for n in (pair, pair + 1))
-            result = Signal(width, name=f"s2_sums_{pair}")
-            m.d.sync += result.eq(first | second)
-            partial.append(result)
-        for level in range(levels(lanes)):
-            following = []
-            for first in range(0, len(partial), PAIRS):
-                result = Signal(width, name=f"s{3 + level}_sums_{first}")
-                m.d.sync += result.eq(reduce(or_, partial[first:first + PAIRS]))
-                following.append(result)
-            partial = following
-
-        total = self._add(m, data.View(geometry.drained, partial[0]), places[-2], rows[-2])
+        total = self._add(m, self.sums, places[-3], rows[-3])
         m.d.comb += self.o.payload.weight.eq(rows[-1].weight + self._anchor(m, places, rows))
         m.d.comb += [
             self.o.valid.eq(places[-1].valid
@@ -143,7 +111,10 @@ class Drain(wiring.Component):
         return m
 
     def _add(self, m, sums, place, row):
-        """The sums as they come; in fp32 mode, those of a lane added up."""
+        """The sums as they come; in fp32 mode, those of a lane added up.
+
+        ``place`` and ``row`` are those of the sums that come next.
+        """
         geometry = self.geometry
         total = Signal(geometry.drained)
         if not geometry.is_wide:
@@ -152,7 +123,8 @@ class Drain(wiring.Component):
         m.submodules.adder = adder = Accumulate(
             width=geometry.accumulator_width, magnitude_width=geometry.accumulator_width,
             target=geometry.target)
-        begins = ~row.wide | (place.column == 0)
+        begins = Signal()
+        m.d.sync += begins.eq(~row.wide | (place.column == 0))
         m.d.comb += [adder.sum.eq(total.sum), adder.clear.eq(begins),
                      adder.magnitude.eq(sums.sum)]
         m.d.sync += total.sum.eq(adder.o)
@@ -162,12 +134,7 @@ class Drain(wiring.Component):
 
     def _anchor(self, m, places, rows):
         """The anchor of the column whose sum is on the way to the rounder."""
-        read = RAM_LATENCY
         anchor = Signal(self.geometry.anchor_shape)
-        column = Mux(rows[read].wide, 0, places[read].column)
+        column = Mux(rows[RAM_LATENCY].wide, 0, places[RAM_LATENCY].column)
         m.d.sync += anchor.eq(self.anchors[column])
-        for number in range(read + 2, len(places)):
-            following = Signal.like(anchor, name=f"s{number + 1}_anchor")
-            m.d.sync += following.eq(anchor)
-            anchor = following
         return anchor

@@ -1,11 +1,11 @@
-"""The sparse engine: zero skipper, value unpacker and VPCU (docs/vpcu.md).
+"""The sparse engine: zero skipper and VPCU (docs/vpcu.md).
 
 ::
 
-    i_values -> ValueUnpacker -.
-    i_mask ---> (force) ------> Skipper -> Vpcu -> o
-                   ^------- o_force -------' ^
-    i_operation, i_b, i_row -----------------'
+    i_values -----------------.
+    i_mask ---> (force) -----> Skipper -> Vpcu -> o
+                   ^------- o_force ------' ^
+    i_operation, i_b, i_row ----------------'
 """
 
 from dataclasses import fields
@@ -14,19 +14,9 @@ from amaranth.hdl import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .buffer import StreamBuffer
 from .geometry import Geometry
-from .layouts import (
-    WORD_WIDTH,
-    ForceWindow,
-    Operation,
-    Result,
-    RowAnchor,
-    mask_word,
-    skipper_token,
-)
+from .layouts import WORD_WIDTH, Operation, Result, RowAnchor, mask_word
 from .skipper import Skipper
-from .unpacker import ValueUnpacker
 from .vpcu import Vpcu
 
 __all__ = ["Engine"]
@@ -90,25 +80,18 @@ class Engine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         geometry = self.geometry
-        m.submodules.unpacker = unpacker = ValueUnpacker()
         m.submodules.skipper = skipper = Skipper(
             block=WORD_WIDTH, max_k=geometry.max_k, scale_block=geometry.scale_block)
-        m.submodules.tokens = tokens = StreamBuffer(
-            skipper_token(geometry.max_k, geometry.scale_block))
-        m.submodules.windows = windows = StreamBuffer(ForceWindow)
         m.submodules.vpcu = vpcu = Vpcu(
             **{field.name: getattr(geometry, field.name) for field in fields(Geometry)})
         for name in ("i_operation", "i_b", "i_row"):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(vpcu, name))
-        wiring.connect(m, wiring.flipped(self.i_values), unpacker.i)
-        wiring.connect(m, unpacker.o, skipper.i_values)
-        wiring.connect(m, skipper.o, tokens.i)
-        wiring.connect(m, tokens.o, vpcu.i_a)
-        wiring.connect(m, vpcu.o_force, windows.i)
+        wiring.connect(m, wiring.flipped(self.i_values), skipper.i_values)
+        wiring.connect(m, skipper.o, vpcu.i_a)
         wiring.connect(m, vpcu.o, wiring.flipped(self.o))
 
         # A mask word and the force window of the same indices go together.
-        mask, force = skipper.i_mask, windows.o
+        mask, force = skipper.i_mask, vpcu.o_force
         m.d.comb += [
             mask.valid.eq(self.i_mask.valid & force.valid),
             self.i_mask.ready.eq(mask.ready & force.valid),
@@ -117,8 +100,6 @@ class Engine(wiring.Component):
             mask.payload.force.eq(force.payload.force),
             mask.payload.last.eq(force.payload.last),
             mask.payload.format.eq(force.payload.format),
-            unpacker.format.eq(skipper.format),
-            unpacker.row_end.eq(skipper.row_end),
         ]
         if geometry.scale_block:
             m.d.comb += mask.payload.scales.eq(self.i_mask.payload.scales)

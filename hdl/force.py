@@ -45,13 +45,15 @@ class ForceReader(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         tile, places = self.i.payload, (self.depth - 1).bit_length() - 1
-        window = Signal(places)
-        is_last = tile.is_empty | (window == tile.last_window[:places])
+        # Whether a window is the last one is known before it is read: of the first one by the tile.
+        window, is_first, is_next_last = Signal(places), Signal(init=1), Signal()
+        is_last = Signal()
         m.d.comb += [
+            is_last.eq(Mux(is_first, tile.is_single, is_next_last)),
             self.read.eq(~self.o.valid | self.o.ready),
             self.address.eq(Cat(window, tile.number[0])),
             self.next_row.eq(self.read & self.i.valid & is_last),
-            self.i.ready.eq(self.read & is_last & tile.is_last_row),
+            self.i.ready.eq(self.read & is_last & (tile.rows_beyond < 0)),
         ]
         s1_valid, s1, s1_is_none, s2_is_none = (
             Signal(), Signal(ForceWindow), Signal(), Signal())
@@ -63,6 +65,10 @@ class ForceReader(wiring.Component):
                 s1_is_none.eq(tile.is_empty), s2_is_none.eq(s1_is_none),
             ]
             with m.If(self.i.valid):
-                m.d.sync += window.eq(Mux(is_last, 0, window + 1))
+                m.d.sync += [
+                    is_first.eq(is_last),
+                    window.eq(Mux(is_last, 0, window + 1)),
+                    is_next_last.eq((window + 1)[:places] == tile.last_window[:places]),
+                ]
         m.d.comb += self.o.payload.force.eq(Mux(s2_is_none, 0, self.data))
         return m

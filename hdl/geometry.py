@@ -21,7 +21,7 @@ OPERAND_LATENCY = DECODE_LATENCY + 2
 LANE_LATENCY = MULTIPLIER_LATENCY + 3
 """Cycles from the operands to the accumulator: multiply, align in two steps, add."""
 
-ROUND_LATENCY = 14
+ROUND_LATENCY = 20
 """Cycles from a sum to its rounded result."""
 
 SCALE_BLOCKS = (0, 16, 32, 64)
@@ -125,6 +125,11 @@ class Geometry:
         width = max(f.max_exponent - f.min_exponent + f.significand_width for f in self.formats)
         return (not self.scale_block and width <= 18
                 and self.accumulator_width >= 2 * width + 1 + self.headroom)
+
+    @cached_property
+    def has_infinity(self):
+        """Whether an operand can be infinite: E4M3 knows none."""
+        return any(f.ieee for f in self.formats)
 
     @cached_property
     def frame(self):

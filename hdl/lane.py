@@ -1,141 +1,89 @@
-"""One lane: four multipliers, byte alignment into the window, accumulators."""
+"""One lane: a memory of B, four multipliers, four columns, and the drain's share of them.
+
+Lanes stand in a row, and each hands on to the next, a cycle later, what it gets: words to keep,
+addresses, operands of A, captures. So every wire ends in the next lane, however many there are.
+
+::
+
+    words, addresses, operands, capture --> lane 0 --> lane 1 --> lane 2 --> ...
+                                   sums <-- lane 0 <-- lane 1 <-- lane 2 <-- ...
+"""
 
 from amaranth.hdl import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .accumulate import Accumulate
+from .arithmetic import delayed
+from .column import Column, product_flags
 from .geometry import Kind
 from .multiplier import MULTIPLIER_LATENCY, Multiplier
+from .ram import Ram
 
-__all__ = ["COLUMNS", "Lane", "broadcast"]
+__all__ = ["COLUMNS", "Lane", "broadcast", "lane_word"]
 
 COLUMNS = 4
 """Accumulators of a lane: one for each of its multipliers."""
-
-STEP = 32
-"""Bits between the places of the second step of alignment; the first one is by 0 to 3 bytes."""
 
 
 def broadcast(geometry):
     """The operand of A that all lanes get, and what they are to do with it.
 
     ``high`` is the factor of the multipliers 0 and 1, ``low`` that of 2 and 3: in fp32 mode the
-    halves of the operand, else both all of it. ``valid``: add to the accumulators; ``clear``: from
-    zero; ``present``: there is an element (else its product is nothing at all).
+    halves of the operand, else both all of it. ``clear``: the accumulators start from zero;
+    ``present``: there is an element (else the factors are zero, and its product nothing at all).
     """
     width = geometry.multiplier_width
     return data.StructLayout({
         "high": width, "low": width, "group": range(geometry.group_max + 1), "negative": 1,
-        "kind": Kind, "valid": 1, "clear": 1, "present": 1,
+        "kind": Kind, "clear": 1, "present": 1,
     })
 
 
-def product_flags(geometry):
-    """What goes with a product to its column."""
+def lane_word(geometry):
+    """A decoded word of B on its way: for which lane, and where it is to be kept."""
     return data.StructLayout({
-        "group": range(geometry.group_max + geometry.slot_group_max + 1), "negative": 1,
-        "nan": 1, "positive_infinity": 1, "negative_infinity": 1,
+        "slots": data.ArrayLayout(geometry.slot, COLUMNS), "lane": range(max(2, geometry.lanes)),
+        "address": range(2 * geometry.b_depth), "write": 1,
     })
 
 
-class Column(wiring.Component):
-    """Aligns products, adds them to one accumulator, and keeps a finished sum for the drain.
+class DrainStep(wiring.Component):
+    """A lane's share of the drain: its selected sum, or the one that comes from the lane behind.
 
-    ::
-
-        product -> >> 0..3 bytes -> >> 0, 32, .. bits -> (+-) -> accumulator --capture--> drained
-                                      `-> lost             ^---------'
-
-    ``product`` and ``flags`` come together, ``valid`` and ``clear`` two cycles later, with the
-    addition.
+    ``selected`` is the pulse for column 0; that for the next lane leaves three cycles later. The
+    sum of column n leaves n + 2 cycles after ``selected``, that of the lane behind a cycle after
+    it came: so those of all lanes follow each other without a gap.
     """
 
     def __init__(self, *, geometry):
         self.geometry = geometry
         super().__init__({
-            "product": In(2 * geometry.multiplier_width),
-            "flags": In(product_flags(geometry)),
-            "valid": In(1), "clear": In(1), "capture": In(1),
-            "drained": Out(geometry.drained),
+            "drained": In(data.ArrayLayout(geometry.drained, COLUMNS)),
+            "i_selected": In(1), "o_selected": Out(1),
+            "i": In(geometry.drained), "o": Out(geometry.drained),
         })
 
     def elaborate(self, platform):
         m = Module()
-        geometry = self.geometry
-        width = geometry.magnitude_width
-
-        # Place the product in the window; what falls out below is dropped, and said (rule N4).
-        # Above, only the headroom and bits that no product reaches are cut off (product_place).
-        s1_product, s1_flags = self._shift_bytes(m)
-        s2_magnitude, s2_lost, s2_flags = Signal(width), Signal(), Signal.like(s1_flags)
-        magnitude, lost = self._place(m, s1_product, s1_flags.group[2:])
-        m.d.sync += [s2_magnitude.eq(magnitude), s2_lost.eq(lost), s2_flags.eq(s1_flags)]
-
-        # Accumulate; max_k products stay within the window.
-        m.submodules.adder = adder = Accumulate(
-            width=geometry.accumulator_width, magnitude_width=width, target=geometry.target)
-        s3 = Signal(geometry.drained)
-        m.d.comb += [
-            adder.sum.eq(s3.sum), adder.clear.eq(self.clear),
-            adder.magnitude.eq(s2_magnitude), adder.negative.eq(s2_flags.negative),
-        ]
-        with m.If(self.valid):
-            m.d.sync += s3.sum.eq(adder.o)
-            for name, value in (("nan", s2_flags.nan), ("lost", s2_lost),
-                                ("positive_infinity", s2_flags.positive_infinity),
-                                ("negative_infinity", s2_flags.negative_infinity)):
-                m.d.sync += s3[name].eq((s3[name] & ~self.clear) | value)
-
-        with m.If(self.capture):
-            m.d.sync += self.drained.eq(s3)
+        selected = [self.i_selected]
+        for number in range(1, COLUMNS):
+            stage = Signal(name=f"s{number}_selected")
+            m.d.sync += stage.eq(selected[-1])
+            selected.append(stage)
+        m.d.comb += self.o_selected.eq(selected[-1])
+        # And and or: a look-up table takes two columns, or three partial results.
+        partial = []
+        for first in range(0, COLUMNS, 2):
+            result = Signal(self.geometry.drained.size, name=f"s1_sums_{first}")
+            parts = [Mux(selected[n], self.drained[n].as_value(), 0) for n in (first, first + 1)]
+            m.d.sync += result.eq(parts[0] | parts[1])
+            partial.append(result)
+        m.d.sync += self.o.as_value().eq(partial[0] | partial[1] | self.i.as_value())
         return m
-
-    def _shift_bytes(self, m):
-        """The product with three bytes below it, shifted right by the group modulo 4."""
-        s1_flags, product = Signal.like(self.flags), self.product
-        m.d.sync += s1_flags.eq(self.flags)
-        if self.geometry.is_integer:
-            s1_product = Signal.like(product)
-            m.d.sync += s1_product.eq(product)
-            return s1_product, s1_flags
-        s1_product = Signal(len(product) + 24)
-        with m.Switch(self.flags.group[:2]):
-            for bytes_down in range(4):
-                with m.Case(bytes_down):
-                    m.d.sync += s1_product.eq(product << (24 - 8 * bytes_down))
-        return s1_product, s1_flags
-
-    def _place(self, m, product, step):
-        """(``product`` moved down by 32 bits for each ``step``, whether a bit fell out)."""
-        geometry = self.geometry
-        width = geometry.magnitude_width
-        if geometry.is_integer:
-            return Cat(Const(0, geometry.product_place), product)[:width], Const(0)
-        # A place of the window sees one bit of the product for each step: at most two of 60 bits.
-        first = geometry.product_place - 24
-        sources, drops = [[] for _ in range(width)], []
-        for number in range(1 << len(step)):
-            selected = Signal(name=f"is_step_{number}")
-            m.d.comb += selected.eq(step == number)
-            low = first - STEP * number
-            for place in range(max(0, low), min(width, low + len(product))):
-                sources[place].append(selected & product[place - low])
-            if low < 0:
-                drops.append((selected, min(-low, len(product))))
-        # Bits that drop out at one step do so at every later one: or them once.
-        lost, so_far, begin = Const(0), Const(0), 0
-        for selected, end in drops:
-            part = Signal(name=f"any_below_{end}")
-            if end > begin:
-                m.d.comb += part.eq(so_far | product[begin:end].any())
-                so_far, begin = part, end
-            lost |= selected & so_far
-        return Cat(_any(bits) for bits in sources), lost
 
 
 class Lane(wiring.Component):
-    """Adds the products of one operand of A with a word of B to the accumulators of its columns.
+    """Adds the products of operands of A with words of B to the accumulators of its columns.
 
     Column n: sum_n += a * b_n. In fp32 mode the four columns together are one: they sum the
     products high * high, high * low, low * high and low * low of the operands' 16-bit halves; the
@@ -145,22 +93,34 @@ class Lane(wiring.Component):
     ----------
     geometry : Geometry
         Of the VPCU.
+    number : int
+        Its place in the row of lanes.
 
     Members
     -------
-    a : In(broadcast(geometry))
+    i_word : In(lane_word(geometry))
+        A decoded word; it is kept if it is for this lane. In fp32 mode all four slots have the sign
+        and kind of the one operand, and the significands are its high, low, high and low half, two
+        zeros below.
+    i_address : In(range(2 * geometry.b_depth))
+        Of the word that meets the operand ``RAM_LATENCY`` + 1 cycles later.
+    i_a : In(broadcast(geometry))
         Operand of A.
-    b : In(ArrayLayout(geometry.slot, 4))
-        Operands of B. In fp32 mode all have the sign and kind of the one operand, and the
-        significands are its high, low, high and low half, two zeros below.
-    capture : In(1)
+    i_capture : In(1)
         Move the accumulators, as they are, to the drain registers.
-    drained : Out(ArrayLayout(geometry.drained, 4))
-        The drain registers.
+    i_selected : In(1)
+        Column 0 is to leave; the others follow.
+    i_sums : In(geometry.drained)
+        What the lane behind drains; zeros, if there is none.
+    o_word, o_address, o_a, o_capture, o_selected : Out
+        The same for the lane behind: a cycle later, ``o_selected`` three cycles.
+    o_sums : Out(geometry.drained)
+        What this lane and those behind drain.
 
     Timing
     ------
-    ``LANE_LATENCY`` (6) cycles from ``a`` and ``b`` to the accumulator.
+    ``LANE_LATENCY`` + 1 cycles from ``i_a`` to the accumulator; two from ``i_selected`` to
+    ``o_sums``.
 
     Numerics
     --------
@@ -168,64 +128,84 @@ class Lane(wiring.Component):
     mode, of each of the four.
     """
 
-    def __init__(self, *, geometry):
-        self.geometry = geometry
-        super().__init__({
-            "a": In(broadcast(geometry)),
-            "b": In(data.ArrayLayout(geometry.slot, COLUMNS)),
-            "capture": In(1),
-            "drained": Out(data.ArrayLayout(geometry.drained, COLUMNS)),
-        })
+    def __init__(self, *, geometry, number):
+        self.geometry, self.number = geometry, number
+        chain = {"word": lane_word(geometry), "address": range(2 * geometry.b_depth),
+                 "a": broadcast(geometry), "capture": 1, "selected": 1}
+        super().__init__(
+            {f"i_{name}": In(shape) for name, shape in chain.items()}
+            | {f"o_{name}": Out(shape) for name, shape in chain.items()}
+            | {"i_sums": In(geometry.drained), "o_sums": Out(geometry.drained)})
 
     def elaborate(self, platform):
         m = Module()
         geometry = self.geometry
-        adds = Cat(self.a.valid, self.a.clear)
-        valid, clear = _delayed(m, adds, MULTIPLIER_LATENCY + 2, "adds")
+        m.d.sync += [self.o_word.eq(self.i_word), self.o_address.eq(self.i_address),
+                     self.o_a.eq(self.i_a), self.o_capture.eq(self.i_capture)]
+        b = self._memory(m)
+        m.submodules.drain = drain = DrainStep(geometry=geometry)
+        m.d.comb += [drain.i_selected.eq(self.i_selected), drain.i.eq(self.i_sums),
+                     self.o_selected.eq(drain.o_selected), self.o_sums.eq(drain.o)]
+        clear = delayed(m, self.o_a.clear, MULTIPLIER_LATENCY + 1, "clear")
         for number in range(COLUMNS):
             m.submodules[f"multiplier_{number}"] = multiplier = Multiplier(
                 width=geometry.multiplier_width, target=geometry.target)
             m.submodules[f"column_{number}"] = column = Column(geometry=geometry)
-            flags = Signal(product_flags(geometry), name=f"flags_{number}")
+            flags = self._flags(m, b[number], number)
+            # A register for each column: it has a load for each bit of the accumulator. Were they
+            # not told apart by what reset does to them, Yosys would make one of all four.
+            column_clear = Signal(init=number % 2, reset_less=number > 1, name=f"clear_{number}")
+            m.d.sync += column_clear.eq(clear)
             m.d.comb += [
-                multiplier.a.eq(self.a.high if number < 2 else self.a.low),
-                multiplier.b.eq(self.b[number].significand),
-                *self._flags(flags, self.b[number]),
+                multiplier.a.eq(self.o_a.high if number < 2 else self.o_a.low),
+                multiplier.b.eq(b[number].significand),
                 column.product.eq(multiplier.o),
-                column.flags.eq(_delayed(m, flags, MULTIPLIER_LATENCY, f"flags_{number}")),
-                column.valid.eq(valid),
-                column.clear.eq(clear),
-                column.capture.eq(self.capture),
-                self.drained[number].eq(column.drained),
+                column.flags.eq(delayed(m, flags, MULTIPLIER_LATENCY - 1, f"flags_{number}")),
+                column.clear.eq(column_clear),
+                column.capture.eq(self.i_capture),
+                drain.drained[number].eq(column.drained),
             ]
         return m
 
-    def _flags(self, flags, b):
-        """Statements that say what goes with the product of ``a`` and an operand of B (rule N3)."""
-        a, negative = self.a, self.a.negative ^ b.negative
-        infinite = (a.kind == Kind.INFINITE) | (b.kind == Kind.INFINITE)
-        zero = (a.kind == Kind.ZERO) | (b.kind == Kind.ZERO)
-        nan = (a.kind == Kind.NAN) | (b.kind == Kind.NAN) | (infinite & zero)
-        return [
-            flags.group.eq(a.group + b.group),
-            flags.negative.eq(negative),
-            flags.nan.eq(a.present & nan),
-            flags.positive_infinity.eq(a.present & infinite & ~negative),
-            flags.negative_infinity.eq(a.present & infinite & negative),
+    def _memory(self, m):
+        """The operands of B at the address, in registers: from memory to multiplier is far."""
+        geometry, word = self.geometry, self.o_word
+        b = Signal(word.slots.shape())
+        m.submodules.memory = memory = Ram(
+            width=b.shape().size, depth=2 * geometry.b_depth, target=geometry.target)
+        writes = Signal()
+        m.d.sync += writes.eq(self.i_word.write & (self.i_word.lane == self.number))
+        m.d.comb += [
+            memory.i_address.eq(word.address), memory.i_data.eq(word.slots),
+            memory.write.eq(writes), memory.address.eq(self.o_address), memory.read.eq(1),
         ]
+        m.d.sync += b.as_value().eq(memory.o)
+        return b
 
-
-def _any(bits):
-    total = Const(0, 1)
-    for bit in bits:
-        total = total | bit
-    return total
-
-
-def _delayed(m, value, cycles, name):
-    """``value``, ``cycles`` later."""
-    for number in range(1, cycles + 1):
-        stage = Signal.like(value, name=f"s{number}_{name}")
-        m.d.sync += stage.eq(value)
-        value = stage
-    return value
+    def _flags(self, m, b, number):
+        """What goes with the product of the operand and ``b``, a cycle later (rule N3)."""
+        a, present = self.o_a, Signal(name=f"s1_present_{number}")
+        flags = Signal(product_flags(self.geometry), name=f"flags_{number}")
+        group, negative, nan, infinite, zero = (
+            Signal.like(flags.group, name=f"s1_group_{number}"),
+            *(Signal(name=f"s1_{name}_{number}") for name in (
+                "negative", "nan", "infinite", "zero")))
+        m.d.sync += [
+            present.eq(a.present),
+            group.eq(a.group + b.group),
+            negative.eq(a.negative ^ b.negative),
+            nan.eq((a.kind == Kind.NAN) | (b.kind == Kind.NAN)),
+        ]
+        if self.geometry.has_infinity:
+            m.d.sync += [
+                infinite.eq((a.kind == Kind.INFINITE) | (b.kind == Kind.INFINITE)),
+                zero.eq((a.kind == Kind.ZERO) | (b.kind == Kind.ZERO)),
+            ]
+        m.d.comb += [
+            flags.group.eq(group),
+            flags.negative.eq(negative),
+            flags.nan.eq(present & (nan | (infinite & zero))),
+            flags.positive_infinity.eq(present & infinite & ~negative),
+            flags.negative_infinity.eq(present & infinite & negative),
+        ]
+        return flags

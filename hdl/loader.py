@@ -15,13 +15,14 @@ __all__ = ["WINDOW", "Loader", "Tile", "anchor_address", "halves", "narrow"]
 
 Tile = data.StructLayout({
     "number": 2, "format_a": FormatCode, "wide": 1, "keep": 1, "drain": 1, "weight": WEIGHT,
-    "result": FormatCode, "saturate": 1, "rows_left": 16, "is_last_row": 1,
-    "last_window": 16, "is_empty": 1,
+    "result": FormatCode, "saturate": 1, "rows_beyond": signed(17),
+    "last_window": 16, "is_single": 1, "is_empty": 1,
 })
 """What is to be done with a tile of B; its bank is the number's lowest bit.
 
 ``wide``: in fp32 mode. ``weight``: exponent of the window's lowest bit, but for the anchors.
-``rows_left``: behind the present one. ``last_window``: of 64 indices; ``is_empty``: k is 0.
+``rows_beyond``: behind the next one, so that its sign says the last row. ``last_window``: of 64
+indices; ``is_single``: there is but that one; ``is_empty``: k is 0.
 """
 
 WINDOW = WORD_WIDTH  # indices of a force window
@@ -49,7 +50,7 @@ class Loader(wiring.Component):
 
     An operation is accepted while its bank is free, in one cycle; then a word per cycle. Decoded
     words, and ``done`` for the last one, appear ``DECODE_LATENCY`` cycles after the word. Words of
-    anchors pass by: the first ones go to ``o_anchors``, at ``anchor_address``.
+    anchors pass by: the first ones go to ``o_anchors``, at ``anchor_address``, a cycle later.
     """
 
     def __init__(self, *, geometry):
@@ -73,55 +74,54 @@ class Loader(wiring.Component):
         lanes, bank = self.geometry.lanes, self.number[0]
 
         is_busy, row, lane = Signal(), Signal(16), Signal(range(max(2, lanes)))
-        operation, wide, is_empty, last_index = (
-            Signal(Operation), Signal(), Signal(), Signal(16))
+        operation, wide, is_empty = Signal(Operation), Signal(), Signal()
+        rows_beyond, all_beyond = Signal(signed(17)), Signal(signed(17))  # behind the next index
         # A row of words holds the tile's anchors, those of a block of scales, or an index.
         is_first, is_anchors = Signal(), Signal()
-        ends_row = lane == lanes - 1
-        is_done = Mux(is_anchors, is_empty, row == last_index)
+        ends_row = Signal(init=lanes == 1)  # the word is that of the last lane
+        is_done = Mux(is_anchors, is_empty, rows_beyond < 0)
         takes = is_busy & self.i_b.valid
         m.d.comb += [
             self.i_b.ready.eq(is_busy),
             self.i_operation.ready.eq(~is_busy & self.is_free),
         ]
-        taken, tile = self.i_operation.payload, Signal(Tile)
-        constant = 3 + self.geometry.headroom - self.geometry.accumulator_width
-        m.d.comb += [
-            tile.number.eq(self.number),
-            tile.wide.eq(is_wide(taken)),
-            tile.weight.eq(taken.exponent + constant),
-            tile.rows_left.eq(taken.rows - 1),
-            tile.is_last_row.eq(taken.rows == 1),
-            tile.last_window.eq((taken.k - 1) >> (WINDOW.bit_length() - 1)),
-            tile.is_empty.eq(taken.k == 0),
-            *(tile[name].eq(taken[name]) for name in (
-                "format_a", "keep", "drain", "result", "saturate")),
-        ]
-        with m.If(self.i_operation.valid & self.i_operation.ready):
+        # What follows from an operation is worked out in the cycle after.
+        new, accepts, s1_accepts = self.i_operation.payload, Signal(), Signal()
+        m.d.comb += accepts.eq(self.i_operation.valid & self.i_operation.ready)
+        m.d.sync += s1_accepts.eq(accepts)
+        with m.If(accepts):
             m.d.sync += [
-                is_busy.eq(1), self.tiles[bank].eq(tile), operation.eq(taken),
-                wide.eq(tile.wide), is_empty.eq(tile.is_empty), last_index.eq(taken.k - 1),
-                is_first.eq(1), is_anchors.eq(1), row.eq(0),
+                is_busy.eq(1), operation.eq(new), wide.eq(is_wide(new)), is_empty.eq(new.k == 0),
+                all_beyond.eq(new.k - 2), is_first.eq(1), is_anchors.eq(1), row.eq(0),
             ]
+        with m.If(s1_accepts):  # its first words are anchors: no row of indices ends yet
+            m.d.sync += [rows_beyond.eq(all_beyond),
+                         *self._tile(self.tiles[bank], operation, wide)]
         with m.If(takes):
             m.d.sync += lane.eq(Mux(ends_row, 0, lane + 1))
+            if lanes > 1:
+                m.d.sync += ends_row.eq(lane == lanes - 2)
             with m.If(ends_row):
                 m.d.sync += [is_first.eq(0), is_anchors.eq(self._anchors_next(
                     operation, is_first, is_anchors, row)), row.eq(row + ~is_anchors)]
+                with m.If(~is_anchors):
+                    m.d.sync += rows_beyond.eq(rows_beyond - 1)
                 with m.If(is_done):
                     m.d.sync += [is_busy.eq(0), self.number.eq(self.number + 1)]
 
         # A ring of anchors: its head is those of the lane whose word comes next.
         word = data.View(AnchorWord, self.i_b.payload)
         ring = Signal(data.ArrayLayout(self.o_anchors.shape(), lanes))
-        m.d.comb += [
-            *(self.o_anchors[n].eq(word[n]) for n in range(COLUMNS)),
+        anchors = Signal.like(self.o_anchors)
+        m.d.comb += [anchors[n].eq(word[n]) for n in range(COLUMNS)]
+        m.d.sync += [
+            self.o_anchors.eq(anchors),
             self.anchor_address.eq(Cat(lane[:len(self.anchor_address) - 2], self.number)),
             self.anchor_write.eq(takes & is_first),
         ]
         with m.If(takes):
             m.d.sync += [ring[n].eq(ring[n + 1]) for n in range(lanes - 1)]
-            m.d.sync += ring[lanes - 1].eq(Mux(is_anchors, self.o_anchors, ring[0]))
+            m.d.sync += ring[lanes - 1].eq(Mux(is_anchors, anchors, ring[0]))
 
         place = Signal(place_layout(self.geometry))
         m.d.comb += [
@@ -136,6 +136,21 @@ class Loader(wiring.Component):
         m.d.comb += self.o_place.eq(place)
         self._decode(m, ring[0], operation.format_b)
         return m
+
+    def _tile(self, tile, operation, wide):
+        """Statements: the tile is what that operation is to do."""
+        constant = 3 + self.geometry.headroom - self.geometry.accumulator_width
+        return [
+            tile.number.eq(self.number),
+            tile.wide.eq(wide),
+            tile.weight.eq(operation.exponent + constant),
+            tile.rows_beyond.eq(operation.rows - 2),
+            tile.last_window.eq((operation.k - 1) >> (WINDOW.bit_length() - 1)),
+            tile.is_single.eq(operation.k <= WINDOW),
+            tile.is_empty.eq(operation.k == 0),
+            *(tile[name].eq(operation[name]) for name in (
+                "format_a", "keep", "drain", "result", "saturate")),
+        ]
 
     def _anchors_next(self, operation, is_first, is_anchors, row):
         """Whether after this row of words one of a block's anchors follows."""

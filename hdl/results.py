@@ -7,21 +7,24 @@ from amaranth.lib.wiring import In, Out
 from .layouts import Result
 from .ram import RAM_LATENCY, Ram
 
-__all__ = ["RESULTS_LATENCY", "ResultBuffer"]
+__all__ = ["RESULTS_LATENCY", "ROOM_LATENCY", "ResultBuffer"]
 
 RESULTS_LATENCY = RAM_LATENCY + 1
 """Cycles from a result to ``o``, if none wait before it."""
 
+ROOM_LATENCY = 3
+"""Cycles from a result that is taken to ``has_room``."""
+
 
 class ResultBuffer(wiring.Component):
-    """Keeps results until they are taken, and says whether a whole row of them has room.
+    """Keeps results until they are taken, and says whether whole rows of them have room.
 
     Parameters
     ----------
     row : int
         Results of a row, at most.
     depth : int
-        Results that it holds: a power of two, at least ``row``.
+        Results that it holds: a power of two, at least ``2 * row``.
     target : str
         Primitives, see ``Ram``.
 
@@ -32,8 +35,8 @@ class ResultBuffer(wiring.Component):
     reserve : In(range(row + 1))
         As many results will come.
     has_room : Out(1)
-        A row has room. Two cycles late: no sooner than in the third cycle after one that
-        reserves may another one do so.
+        Two rows have room. Three cycles late, so that one row more than it knows of may have been
+        reserved: no sooner than in the fourth cycle after one may another one be.
     o : Out(stream of Result)
         The results.
 
@@ -54,8 +57,9 @@ class ResultBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         free = Signal(range(self.depth + 1), init=self.depth)  # and not reserved
-        m.d.sync += [free.eq(free - self.reserve + (self.o.valid & self.o.ready)),
-                     self.has_room.eq(free >= self.row)]
+        change = Signal(signed(len(self.reserve) + 1))
+        m.d.sync += [change.eq((self.o.valid & self.o.ready) - self.reserve),
+                     free.eq(free + change), self.has_room.eq(free >= 2 * self.row)]
 
         m.submodules.memory = mem = Ram(width=Result.size, depth=self.depth, target=self.target)
         write, read, s1_valid = Signal(range(self.depth)), Signal(range(self.depth)), Signal()

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .accumulate import Accumulate
-from .arithmetic import shift_right, tree_sum
+from .arithmetic import shift_right
 from .formats import FORMATS, FP32, FormatCode
 from .geometry import ROUND_LATENCY
 from .layouts import Result
@@ -16,6 +16,8 @@ WEIGHT = signed(13)
 """Shape of the exponent of a sum's lowest bit."""
 
 KEPT = FP32.significand_width + 1  # significand and guard bit of the widest result
+FIELD = 14  # bits of a biased exponent on its way
+GROUP = 8  # bits of which it is known at once whether all are zeros
 
 
 def exact_sum(accumulator_width):
@@ -49,7 +51,7 @@ class Rounder(wiring.Component):
 
     Timing
     ------
-    One result per cycle, latency ``ROUND_LATENCY`` (14) cycles.
+    One result per cycle, latency ``ROUND_LATENCY`` (20) cycles.
 
     Numerics
     --------
@@ -93,7 +95,7 @@ NORMALISED = data.StructLayout({
 
 
 class Normaliser(wiring.Component):
-    """Sign, exponent and the leading bits of a sum, the rest gathered in ``sticky``: 8 cycles.
+    """Sign, exponent and the leading bits of a sum, the rest gathered in ``sticky``: 9 cycles.
 
     The leading one is the significand's upper bit; a zero has the significand 0.
     """
@@ -113,61 +115,79 @@ class Normaliser(wiring.Component):
             width=self.width, magnitude_width=self.width, target=self.target)
         m.d.comb += [negate.clear.eq(1), negate.magnitude.eq(self.i.sum),
                      negate.negative.eq(self.i.sum[-1])]
-        stage, magnitude = Signal(NORMALISED, name="s1"), Signal(self.width, name="s1_magnitude")
+        s1, s1_magnitude = Signal(NORMALISED), Signal(self.width)
         m.d.sync += [
-            magnitude.eq(negate.o),
-            stage.exponent.eq(self.i.weight + (self.width - 1)),
-            stage.negative.eq(Mux(special, self.i.negative_infinity & ~self.i.nan,
-                                  self.i.sum[-1])),
-            stage.nan.eq(self.i.nan | (self.i.positive_infinity & self.i.negative_infinity)),
-            stage.infinite.eq(self.i.positive_infinity | self.i.negative_infinity),
-            stage.lost.eq(self.i.lost & ~special),
-            *(stage[name].eq(self.i[name]) for name in ("result", "saturate", "last")),
+            s1_magnitude.eq(negate.o),
+            s1.exponent.eq(self.i.weight + (self.width - 1)),
+            s1.negative.eq(Mux(special, self.i.negative_infinity & ~self.i.nan,
+                               self.i.sum[-1])),
+            s1.nan.eq(self.i.nan | (self.i.positive_infinity & self.i.negative_infinity)),
+            s1.infinite.eq(self.i.positive_infinity | self.i.negative_infinity),
+            s1.lost.eq(self.i.lost & ~special),
+            *(s1[name].eq(self.i[name]) for name in ("result", "saturate", "last")),
         ]
 
-        # Leading zeros, by halves, a step or more in each cycle.
+        # Which groups of bits, from the top, are zeros: the large steps look at nothing else.
+        stage, magnitude = Signal(NORMALISED, name="s2"), Signal(self.width, name="s2_magnitude")
+        clear = Signal(-(-self.width // GROUP), name="s2_is_clear")
+        m.d.sync += [
+            stage.eq(s1), magnitude.eq(s1_magnitude),
+            clear.eq(Cat(~s1_magnitude[max(0, high - GROUP):high].any()
+                         for high in range(self.width, 0, -GROUP))),
+        ]
+
+        # Leading zeros, by halves, a step or more in each cycle; their bits make the amount.
         steps = [1 << n for n in reversed(range((self.width - 1).bit_length()))]
+        taken = []
         for number in range(self.STAGES):
             left = self.STAGES - number
             here, steps = steps[:len(steps) // left], steps[len(steps) // left:]
-            shifted, amount, dropped = magnitude, [Const(0)], stage.sticky
+            shifted, dropped = magnitude, stage.sticky
             for step in here:
-                shifted, is_clear, part = _skip_zeros(m, shifted, step)
-                amount.append(Mux(is_clear, step, 0))
+                shifted, clear, skips, part = _skip_zeros(m, shifted, clear, step)
+                taken.insert(0, skips)
                 dropped |= part
-            following = self.o if left == 1 else Signal(NORMALISED, name=f"s{number + 2}")
-            m.d.sync += [following.eq(stage), following.sticky.eq(dropped),
-                         following.exponent.eq(stage.exponent - tree_sum(amount))]
-            stage = following
-            if left > 1:
-                magnitude = Signal(len(shifted), name=f"s{number + 2}_magnitude")
-                m.d.sync += magnitude.eq(shifted)
-            else:
-                m.d.sync += self.o.significand.eq(
-                    Cat(Const(0, KEPT - len(shifted)), shifted))
+            last = left == 1
+            following = self.o if last else Signal(NORMALISED, name=f"s{number + 3}")
+            m.d.sync += [following.eq(stage), following.sticky.eq(dropped)]
+            if last:
+                m.d.sync += [
+                    following.exponent.eq(stage.exponent - Cat(taken)),
+                    following.significand.eq(Cat(Const(0, KEPT - len(shifted)), shifted)),
+                ]
+                continue
+            magnitude, s_clear, s_taken = (
+                Signal(len(value), name=f"s{number + 3}_{name}") for value, name in (
+                    (shifted, "magnitude"), (clear, "is_clear"), (Cat(taken), "taken")))
+            m.d.sync += [magnitude.eq(shifted), s_clear.eq(clear), s_taken.eq(Cat(taken))]
+            stage, clear, taken = following, s_clear, list(s_taken)
         return m
 
 
-def _skip_zeros(m, value, step):
-    """(``value`` without ``step`` leading zeros if it has them, whether it had, what dropped out).
+def _skip_zeros(m, value, clear, step):
+    """(``value`` without ``step`` leading zeros if it has them, the same of its groups, whether it
+    had, what dropped out).
 
     Of the result only the bits are kept that can still become part of the KEPT leading ones.
     """
     width = len(value)
     kept = min(width, KEPT + step - 1)
     below = width - kept
-    shifted, is_clear, dropped = Signal(kept), Signal(), Signal()
+    shifted, skips, dropped = Signal(kept), Signal(), Signal()
+    groups = step // GROUP
     m.d.comb += [
-        is_clear.eq(~value[max(0, width - step):].any()),
-        shifted.eq(Mux(is_clear, (value << step)[below:width], value[below:])),
+        skips.eq(clear[:groups].all() if groups else ~value[max(0, width - step):].any()),
+        shifted.eq(Mux(skips, (value << step)[below:width], value[below:])),
         dropped.eq(value[:max(0, below - step)].any()
-                   | (~is_clear & value[max(0, below - step):below].any())),
+                   | (~skips & value[max(0, below - step):below].any())),
     ]
-    return shifted, is_clear, dropped
+    following = Signal(len(clear))
+    m.d.comb += following.eq(Mux(skips, clear >> groups, clear) if groups else clear)
+    return shifted, following, skips, dropped
 
 
 class Packer(wiring.Component):
-    """Shifts to the result's grid, rounds and packs: 6 cycles."""
+    """Shifts to the result's grid, rounds and packs: 11 cycles."""
 
     def __init__(self):
         super().__init__({"i": In(NORMALISED), "o": Out(Result)})
@@ -176,39 +196,47 @@ class Packer(wiring.Component):
         m = Module()
 
         # The grid: narrower significands and subnormals leave further bits behind.
-        lowest, excess = Signal(signed(9)), Signal(range(KEPT))
+        s1, lowest, biased, excess = (
+            Signal(NORMALISED), Signal(signed(9)), Signal(signed(9)), Signal(range(KEPT)))
+        m.d.sync += s1.eq(self.i)
         with m.Switch(self.i.result):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
-                    m.d.comb += [
+                    m.d.sync += [
                         lowest.eq(fmt.min_exponent),
+                        biased.eq(1 - fmt.min_exponent),
                         excess.eq(FP32.mantissa_width - fmt.mantissa_width),
                     ]
-        s1, s1_below, s1_excess = Signal(NORMALISED), Signal(signed(15)), Signal.like(excess)
-        s1_field = Signal(15)  # the biased exponent, if it is a normal value's
+        s2, s2_below, s2_excess = Signal(NORMALISED), Signal(signed(15)), Signal.like(excess)
+        s2_field = Signal(15)  # the biased exponent, if it is a normal value's
         m.d.sync += [
-            s1.eq(self.i),
-            s1_excess.eq(excess),
-            s1_below.eq(lowest - self.i.exponent),
-            s1_field.eq(self.i.exponent - lowest + 1),
+            s2.eq(s1),
+            s2_excess.eq(excess),
+            s2_below.eq(lowest - s1.exponent),
+            s2_field.eq(s1.exponent + biased),
         ]
 
         # From KEPT + 1 places on only the sticky bit is left.
-        is_subnormal = s1_below > 0
-        below, drop = Signal(range(32)), Signal(range(64))
-        m.d.comb += [
-            below.eq(Mux(is_subnormal, Mux(s1_below > 31, 31, s1_below), 0)),
-            drop.eq(s1_excess + below),
-        ]
-        s2, s2_amount, s2_field = Signal(NORMALISED), Signal(range(32)), Signal(14)
+        is_subnormal = s2_below > 0
+        s3, s3_below, s3_excess = Signal(NORMALISED), Signal(range(32)), Signal.like(excess)
+        s3_field, s3_has_field = Signal(FIELD), Signal()
         m.d.sync += [
-            s2.eq(s1),
-            s2_amount.eq(Mux(drop > 31, 31, drop)),
-            s2_field.eq(Mux(is_subnormal | ~s1.significand[-1], 0, s1_field)),
+            s3.eq(s2),
+            s3_below.eq(Mux(is_subnormal, Mux(s2_below > 31, 31, s2_below), 0)),
+            s3_excess.eq(s2_excess),
+            s3_field.eq(s2_field),
+            s3_has_field.eq(~is_subnormal & s2.significand[-1]),
         ]
-        kept, sticky, stage, field = s2.significand, s2.sticky, s2, s2_field
-        amount = s2_amount
-        for name, places in (("s3", slice(3, 5)), ("s4", slice(0, 3))):
+        drop = s3_excess + s3_below
+        s4, s4_amount, s4_field = Signal(NORMALISED), Signal(range(32)), Signal(FIELD)
+        m.d.sync += [
+            s4.eq(s3),
+            s4_amount.eq(Mux(drop > 31, 31, drop)),
+            s4_field.eq(Mux(s3_has_field, s3_field, 0)),
+        ]
+        kept, sticky, stage, field = s4.significand, s4.sticky, s4, s4_field
+        amount = s4_amount
+        for name, places in (("s5", slice(3, 5)), ("s6", slice(0, 3))):
             shifted, dropped = shift_right(m, kept, amount[places], unit=1 << places.start)
             following, kept, sticky_before, sticky = (
                 Signal(NORMALISED, name=name), Signal(KEPT, name=f"{name}_kept"), sticky,
@@ -218,32 +246,51 @@ class Packer(wiring.Component):
             m.d.sync += [following.eq(stage), kept.eq(shifted), sticky.eq(dropped | sticky_before),
                          following_amount.eq(amount), following_field.eq(field)]
             stage, amount, field = following, following_amount, following_field
+        return self._round(m, stage, kept, sticky, field)
 
+    def _round(self, m, stage, kept, sticky, field):
+        """Round, and say what takes the place of a value beyond the format's."""
         # Exponent and mantissa side by side: the carry out of a rounding up is the exponent's. The
         # hidden bit is the field's, too: it tells subnormals that have become normal.
-        fields = Signal(14 + FP32.mantissa_width)
+        fields = Signal(FIELD + 1 + FP32.mantissa_width)
         with m.Switch(stage.result):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
                     m.d.comb += fields.eq(Cat(kept[1:1 + fmt.mantissa_width], field))
-        s5, s5_magnitude = Signal(NORMALISED), Signal.like(fields)
-        m.d.sync += [s5.eq(stage), s5_magnitude.eq(fields + (kept[0] & (sticky | kept[1])))]
+        s7, s7_fields, s7_rounds_up = Signal(NORMALISED), Signal.like(fields), Signal()
+        s8, s8_magnitude = Signal(NORMALISED), Signal.like(fields)
+        m.d.sync += [
+            s7.eq(stage), s7_fields.eq(fields), s7_rounds_up.eq(kept[0] & (sticky | kept[1])),
+            s8.eq(s7), s8_magnitude.eq(s7_fields + s7_rounds_up),
+        ]
 
-        beyond, sign, canonical = Signal(32), Signal(32), Signal(32)
-        is_nan, overflows = Signal(), Signal()
-        with m.Switch(s5.result):
-            for fmt in FORMATS.values():
+        # Whether the magnitude is beyond each format's largest.
+        s9, s9_magnitude, s9_exceeds = (
+            Signal(NORMALISED), Signal.like(fields), Signal(len(FORMATS)))
+        m.d.sync += [
+            s9.eq(s8), s9_magnitude.eq(s8_magnitude),
+            s9_exceeds.eq(Cat(_exceeds(s8_magnitude, fmt) for fmt in FORMATS.values())),
+        ]
+        s10 = Signal(NORMALISED)
+        s10_value, s10_beyond, s10_canonical = Signal(32), Signal(32), Signal(32)
+        s10_is_nan, s10_overflows = Signal(), Signal()
+        m.d.sync += s10.eq(s9)
+        with m.Switch(s9.result):
+            for exceeds, fmt in zip(s9_exceeds, FORMATS.values(), strict=True):
                 with m.Case(fmt.code):
-                    m.d.comb += [
-                        overflows.eq(s5.infinite | _exceeds(s5_magnitude, fmt)),
-                        is_nan.eq(s5.nan | (0 if fmt.ieee else overflows & ~s5.saturate)),
-                        beyond.eq(Mux(s5.saturate, fmt.max_finite_bits,
-                                      fmt.infinity_bits if fmt.ieee else fmt.nan_bits)),
-                        sign.eq(s5.negative << (fmt.width - 1)),
-                        canonical.eq(fmt.nan_bits),
+                    sign = s9.negative << (fmt.width - 1)
+                    overflows = s9.infinite | exceeds
+                    beyond = Mux(s9.saturate, fmt.max_finite_bits,
+                                 fmt.infinity_bits if fmt.ieee else fmt.nan_bits)
+                    m.d.sync += [
+                        s10_value.eq(sign | s9_magnitude),
+                        s10_beyond.eq(sign | beyond),
+                        s10_canonical.eq(fmt.nan_bits),
+                        s10_overflows.eq(overflows),
+                        s10_is_nan.eq(s9.nan | (0 if fmt.ieee else overflows & ~s9.saturate)),
                     ]
-        bits = Mux(is_nan, canonical, sign | Mux(overflows, beyond, s5_magnitude))
-        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s5.lost), self.o.last.eq(s5.last)]
+        bits = Mux(s10_is_nan, s10_canonical, Mux(s10_overflows, s10_beyond, s10_value))
+        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s10.lost), self.o.last.eq(s10.last)]
         return m
 
 
@@ -254,4 +301,5 @@ def _exceeds(magnitude, fmt):
     low = (first & -first).bit_length() - 1
     high = fmt.width - 1
     assert first >> low == (1 << high - low) - 1
-    return magnitude[high:].any() | magnitude[low:high].all()
+    end = fmt.mantissa_width + FIELD + 1  # exponent and mantissa, and the carry
+    return magnitude[high:end].any() | magnitude[low:high].all()

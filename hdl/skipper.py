@@ -1,24 +1,23 @@
 """The zero skipper: turns a row's mask and its packed non-zero values into the elements that count.
 
-     i_mask ---> window --- next chunk that counts ---> chunk --- lowest bit ---> token ---> o
-     i_values ------------------------------------------------------- value ------^
+     i_mask ---> window --- next chunk that counts ---> chunk --- lowest bit ---> element ---> o
+     i_values ----------------------------------------------------------- value -----^
 
 A window goes by chunks of 8 elements, so that what decides about the next cycle is 8 bits twice
 instead of 64: the chunks that are left, and the elements of a chunk that are left.
 """
 
-from functools import reduce
-from operator import or_
-
 from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import any_of
 from .bitstream import check_block
 from .buffer import StreamBuffer
 from .formats import FormatCode
 from .geometry import SCALE_BLOCKS
-from .layouts import mask_window, skipper_token
+from .layouts import WORD_WIDTH, mask_window, skipper_token
+from .unpacker import ValueUnpacker, element_layout
 
 __all__ = ["Skipper"]
 
@@ -32,25 +31,91 @@ def chunk_layout(max_k):
         "place": range(max(2, max_k // CHUNK)), "scale": 8})
 
 
-def lowest(bits):
-    """Place of the lowest bit that is set (0 if none is), by halves: log2(width) levels."""
-    if len(bits) < 2:
-        return Const(0, 0)
-    if len(bits) == 2:
-        return ~bits[0] & bits[1]
-    half = len(bits) // 2
-    low, high = bits[:half], bits[half:]
-    return Cat(Mux(low.any(), lowest(low), lowest(high)), ~low.any() & high.any())
-
-
 def without_lowest(bits):
     """``bits`` without the lowest one that is set."""
     return Cat(bit & bits[:place].any() for place, bit in enumerate(bits))
 
 
+def encode(selected):
+    """The number of the only bit that is set, 0 if none is."""
+    return Cat(any_of(bit for n, bit in enumerate(selected) if n >> place & 1)
+               for place in range((len(selected) - 1).bit_length()))
+
+
+def chunks_of(bits):
+    """The chunks of a window's bits."""
+    return [bits.word_select(n, CHUNK) for n in range(len(bits) // CHUNK)]
+
+
+def more_than_one(bits):
+    """Whether more than one bit is set: two levels of four-input functions for eight bits."""
+    if len(bits) < 2:
+        return Const(0)
+    half = len(bits) // 2
+    low, high = bits[:half], bits[half:]
+    return (low.any() & high.any()) | more_than_one(low) | more_than_one(high)
+
+
 def one_of(selected, values):
     """The value whose bit of ``selected`` is set, 0 if none is; values of equal width."""
-    return reduce(or_, (Mux(bit, values[n], 0) for n, bit in enumerate(selected)))
+    return any_of(Mux(bit, values[n], 0) for n, bit in enumerate(selected))
+
+
+class Picker(wiring.Component):
+    """Gives the bits that are set one by one, the lowest first; of none, one that is no bit.
+
+    What comes next is known from the step before, so that ``i.ready`` waits for no search.
+
+    Parameters
+    ----------
+    width : int
+        Bits.
+    shape : shape-castable
+        What goes along with them.
+
+    Members
+    -------
+    i : In(stream of StructLayout({"bits": width, "along": shape}))
+        Bits, and what they belong to.
+    o : Out(stream of StructLayout({"bit": width, "is_last": 1, "along": shape}))
+        ``bit``: the one that is meant, alone.
+
+    Timing
+    ------
+    Latency 2 cycles; max(1, bits that are set) cycles, and the next bits without a pause. ``o``
+    comes from registers; ``i.ready`` follows from ``o.ready``.
+    """
+
+    def __init__(self, *, width, shape):
+        super().__init__({
+            "i": In(stream.Signature(data.StructLayout({"bits": width, "along": shape}))),
+            "o": Out(stream.Signature(
+                data.StructLayout({"bit": width, "is_last": 1, "along": shape}))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        # What is given, what is left of it, and the same of the bits that come next.
+        s1_valid, s1, s1_others = (
+            Signal(), Signal.like(self.o.payload), Signal.like(self.i.payload.bits))
+        o, others, moves = self.o.payload, Signal.like(s1_others), Signal()
+        m.d.comb += [
+            moves.eq(~self.o.valid | (self.o.ready & o.is_last)),
+            self.i.ready.eq(~s1_valid | moves),
+        ]
+
+        def pick(into, rest, bits):
+            left = without_lowest(bits)
+            return [into.bit.eq(bits & ~left), into.is_last.eq(~more_than_one(bits)), rest.eq(left)]
+
+        with m.If(self.i.ready):
+            m.d.sync += [s1_valid.eq(self.i.valid), s1.along.eq(self.i.payload.along),
+                         *pick(s1, s1_others, self.i.payload.bits)]
+        with m.If(moves):
+            m.d.sync += [self.o.valid.eq(s1_valid), o.eq(s1), others.eq(s1_others)]
+        with m.Elif(self.o.ready):
+            m.d.sync += pick(o, others, others)
+        return m
 
 
 class Skipper(wiring.Component):
@@ -74,22 +139,18 @@ class Skipper(wiring.Component):
     -------
     i_mask : In(stream of mask_window(block, scale_block))
         The row's windows, first element first; a row of no elements is one window of zeros.
-    i_values : In(stream of unsigned(32))
-        The values of the elements that are not zero, in index order.
+    i_values : In(stream of unsigned(64))
+        The values of the elements that are not zero, in index order, packed by the width of the
+        row's format; each row begins a new word.
     o : Out(stream of skipper_token(max_k, scale_block))
         The elements that count.
-    row_end : Out(1)
-        In the cycle in which the row's last value is taken, or could no more be (its last window
-        leaves): the rest of a word of values is padding. For ``ValueUnpacker.row_end``.
-    format : Out(FormatCode)
-        Of the row whose values are taken. For ``ValueUnpacker.format``.
 
     Timing
     ------
     A window takes max(1, elements that count) cycles, and the next one follows without a bubble:
     a row takes the sum of that over its windows. From a window's transfer to its first token's:
-    five cycles. ``i_values.ready`` follows from ``o.ready``, and ``i_mask.ready`` from that and
-    ``i_values.valid``, in the same cycle.
+    ten cycles. ``o`` and ``i_mask.ready`` come from registers; ``i_values.ready`` follows from
+    registers, and from no port.
 
     Raises
     ------
@@ -109,10 +170,8 @@ class Skipper(wiring.Component):
         self.max_k, self.scale_block = max_k, scale_block
         super().__init__({
             "i_mask": In(stream.Signature(mask_window(block, scale_block))),
-            "i_values": In(stream.Signature(32)),
+            "i_values": In(stream.Signature(WORD_WIDTH)),
             "o": Out(stream.Signature(skipper_token(max_k, scale_block))),
-            "row_end": Out(1),
-            "format": Out(FormatCode),
         })
 
     def elaborate(self, platform):
@@ -120,80 +179,76 @@ class Skipper(wiring.Component):
         m.submodules.chunks = chunks = StreamBuffer(chunk_layout(self.max_k))
         self._window(m, chunks.i)
 
-        # The chunk under way: what counts and was not given yet, and what of it has a value.
-        s2_valid, s2 = Signal(), Signal.like(chunks.o.payload)
-        others = without_lowest(s2.counts)
-        s3_valid, s3_free = Signal(), Signal()
-        leaves = s2_valid & s3_free & ~others.any()
-        m.d.comb += chunks.o.ready.eq(~s2_valid | leaves)
-        with m.If(s3_free):
-            m.d.sync += s2.counts.eq(others)
-        with m.If(chunks.o.ready):
-            m.d.sync += [s2_valid.eq(chunks.o.valid), s2.eq(chunks.o.payload)]
-
-        # The element, about to meet its value.
-        s3, s3_takes_value, s3_format = Signal.like(self.o.payload), Signal(), Signal(FormatCode)
-        with m.If(s3_free):
-            m.d.sync += [
-                s3_valid.eq(s2_valid),
-                s3_takes_value.eq((s2.counts & ~others & s2.nonzero).any()),
-                s3_format.eq(s2.format),
-                s3.index.eq(Cat(lowest(s2.counts), s2.place)),
-                s3.last.eq(s2.last & ~others.any()),
-                s3.empty.eq(~s2.counts.any()),
-            ]
-            if self.scale_block:
-                m.d.sync += s3.scale.eq(s2.scale)
-        moves, free = Signal(), ~self.o.valid | self.o.ready
+        # The chunk under way, element by element.
+        m.submodules.elements = elements = Picker(width=CHUNK, shape=chunk_layout(self.max_k))
         m.d.comb += [
-            moves.eq(s3_valid & free & (~s3_takes_value | self.i_values.valid)),
-            s3_free.eq(~s3_valid | moves),
-            self.i_values.ready.eq(s3_valid & free & s3_takes_value),
-            self.row_end.eq(moves & s3.last),
-            self.format.eq(s3_format),
+            elements.i.valid.eq(chunks.o.valid),
+            chunks.o.ready.eq(elements.i.ready),
+            elements.i.payload.bits.eq(chunks.o.payload.counts),
+            elements.i.payload.along.eq(chunks.o.payload),
         ]
-        with m.If(free):
-            m.d.sync += [
-                self.o.valid.eq(moves), self.o.payload.eq(s3),
-                self.o.payload.value.eq(Mux(s3_takes_value, self.i_values.payload, 0)),
-            ]
+        bit, chunk = elements.o.payload.bit, elements.o.payload.along
+
+        # The element, about to meet its value: from here on nothing stalls.
+        m.submodules.unpacker = unpacker = ValueUnpacker(
+            max_k=self.max_k, scale_block=self.scale_block)
+        wiring.connect(m, wiring.flipped(self.i_values), unpacker.i_values)
+        wiring.connect(m, unpacker.o, wiring.flipped(self.o))
+        s3_valid, s3 = Signal(), Signal(element_layout(self.max_k, self.scale_block))
+        m.d.comb += [
+            elements.o.ready.eq(unpacker.has_room),
+            unpacker.i.valid.eq(s3_valid),
+            unpacker.i.payload.eq(s3),
+        ]
+        m.d.sync += [
+            s3_valid.eq(elements.o.valid & elements.o.ready),
+            s3.takes_value.eq((bit & chunk.nonzero).any()),
+            s3.format.eq(chunk.format),
+            s3.index.eq(Cat(encode(bit), chunk.place)),
+            s3.last.eq(chunk.last & elements.o.payload.is_last),
+            s3.empty.eq(~bit.any()),
+        ]
+        if self.scale_block:
+            m.d.sync += s3.scale.eq(chunk.scale)
         return m
 
     def _window(self, m, o):
         """Hold a window and offer its chunks that count, or one in which nothing does."""
         mask, chunk, chunks = self.i_mask.payload, o.payload, self.block // CHUNK
-        s1_last, s1_format = Signal(), Signal(FormatCode)
-        s1_counts, s1_nonzero = (Signal(data.ArrayLayout(CHUNK, chunks)) for _ in "12")
-        s1_left = Signal(chunks)  # chunks that count and were not given yet
-        s1_window = Signal(range(max(2, self.max_k // self.block)))
-        number, others = Signal(range(chunks)), without_lowest(s1_left)
-        selected = s1_left & ~others
+        window = data.StructLayout({
+            "counts": self.block, "nonzero": self.block, "last": 1, "format": FormatCode}
+            | ({"scales": mask.scales.shape()} if self.scale_block else {}))
+        counts = mask.nonzero | mask.force
+
+        # The window that comes next, and which of its chunks count.
+        m.submodules.picker = picker = Picker(width=chunks, shape=window)
+        m.submodules.windows = windows = StreamBuffer(picker.i.payload.shape())
+        wiring.connect(m, windows.o, picker.i)
+        new = windows.i.payload
         m.d.comb += [
-            number.eq(lowest(s1_left)),
-            chunk.counts.eq(one_of(selected, s1_counts)),
-            chunk.nonzero.eq(one_of(selected, s1_nonzero)),
-            chunk.last.eq(s1_last & ~others.any()),
-            chunk.format.eq(s1_format),
+            self.i_mask.ready.eq(windows.i.ready),
+            windows.i.valid.eq(self.i_mask.valid),
+            new.bits.eq(Cat(part.any() for part in chunks_of(counts))),
+            new.along.counts.eq(counts),
+            *(new.along[name].eq(mask[name]) for name, _ in window if name != "counts"),
+        ]
+
+        # The window under way, chunk by chunk.
+        s1, selected, is_last = (picker.o.payload[name] for name in ("along", "bit", "is_last"))
+        s1_window = Signal(range(max(2, self.max_k // self.block)))
+        number = Signal(range(chunks))
+        m.d.comb += [
+            o.valid.eq(picker.o.valid),
+            picker.o.ready.eq(o.ready),
+            number.eq(encode(selected)),
+            chunk.counts.eq(one_of(selected, chunks_of(s1.counts))),
+            chunk.nonzero.eq(one_of(selected, chunks_of(s1.nonzero))),
+            chunk.last.eq(s1.last & is_last),
+            chunk.format.eq(s1.format),
             chunk.place.eq(Cat(number, s1_window)),
         ]
-        leaves = o.valid & o.ready & ~others.any()
-        m.d.comb += self.i_mask.ready.eq(~o.valid | leaves)
-        with m.If(o.ready):
-            m.d.sync += s1_left.eq(others)
-        with m.If(leaves):
-            m.d.sync += s1_window.eq(Mux(s1_last, 0, s1_window + 1))
-        with m.If(self.i_mask.ready):
-            counts = mask.nonzero | mask.force
-            m.d.sync += [
-                o.valid.eq(self.i_mask.valid),
-                s1_counts.eq(counts),
-                s1_nonzero.eq(mask.nonzero),
-                s1_left.eq(Cat(counts[n:n + CHUNK].any() for n in range(0, self.block, CHUNK))),
-                s1_last.eq(mask.last),
-                s1_format.eq(mask.format),
-            ]
+        with m.If(o.valid & o.ready & is_last):
+            m.d.sync += s1_window.eq(Mux(s1.last, 0, s1_window + 1))
         if self.scale_block:
-            s1_scales, per_scale = Signal.like(mask.scales), self.scale_block // CHUNK
-            with m.If(self.i_mask.ready):
-                m.d.sync += s1_scales.eq(mask.scales)
-            m.d.comb += chunk.scale.eq(s1_scales[number[per_scale.bit_length() - 1:]])
+            per_scale = self.scale_block // CHUNK
+            m.d.comb += chunk.scale.eq(s1.scales[number[per_scale.bit_length() - 1:]])

@@ -1,8 +1,8 @@
-"""Where tiles of B wait: two banks of memory behind the loader, and the force windows.
+"""What is known of the tiles of B in the lanes' memories: two banks, and their force windows.
 
 ::
 
-    i_operation, i_b -> Loader -> lane memories ------> o_b
+    i_operation, i_b -> Loader -----------------------> o_word
                           |`----> anchors ------------> o_anchors
                           |`----> o_tile (once loaded)
                           `-----> force memory -> ForceReader -> o_force
@@ -13,13 +13,14 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .force import ForceReader
-from .geometry import OPERAND_LATENCY, Kind
-from .lane import COLUMNS
+from .geometry import Kind
+from .lane import COLUMNS, lane_word
 from .layouts import WORD_WIDTH, ForceWindow, Operation
 from .loader import WINDOW, Loader, Tile, anchor_address
-from .ram import RAM_LATENCY, Ram
+from .ram import Ram
 
 __all__ = ["TileBuffer", "TileCursor"]
+
 
 class TileCursor(wiring.Component):
     """The tile that a reader is at, in a register, and how many of its rows are left.
@@ -40,7 +41,7 @@ class TileCursor(wiring.Component):
     Timing
     ------
     ``o`` is valid two cycles after ``done``, and again in the cycle after it was taken if the
-    other bank is loaded by then.
+    other bank was loaded a cycle before.
     """
 
     tiles: In(data.ArrayLayout(Tile, 2))
@@ -52,25 +53,26 @@ class TileCursor(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bank, taken = Signal(), self.o.valid & self.o.ready
-        following = Mux(taken, ~bank, bank)
+        # Two tiles are loaded at most, so the one after this always has a place to wait in: what
+        # follows a tile is not for its last row to look up.
+        waiting, has_waiting = Signal(Tile), Signal()
+        moves, taken = Signal(), Signal()
+        m.d.comb += [taken.eq(self.o.valid & self.o.ready), moves.eq(taken | ~self.o.valid)]
         with m.If(self.next_row):
-            m.d.sync += [
-                self.o.payload.rows_left.eq(self.o.payload.rows_left - 1),
-                self.o.payload.is_last_row.eq(self.o.payload.rows_left == 1),
-            ]
-        with m.If(taken | ~self.o.valid):
-            m.d.sync += [self.o.valid.eq(self.is_loaded.bit_select(following, 1)),
-                         self.o.payload.eq(self.tiles[following]), bank.eq(following)]
+            m.d.sync += self.o.payload.rows_beyond.eq(self.o.payload.rows_beyond - 1)
+        with m.If(moves):
+            m.d.sync += [self.o.valid.eq(has_waiting), self.o.payload.eq(waiting),
+                         has_waiting.eq(0)]
         with m.If(taken):
-            m.d.sync += self.is_loaded.bit_select(bank, 1).eq(0)
+            m.d.sync += self.is_loaded.bit_select(self.o.payload.number[0], 1).eq(0)
         with m.If(self.done):
-            m.d.sync += self.is_loaded.bit_select(self.done_bank, 1).eq(1)
+            m.d.sync += [self.is_loaded.bit_select(self.done_bank, 1).eq(1),
+                         has_waiting.eq(1), waiting.eq(self.tiles[self.done_bank])]
         return m
 
 
 class TileBuffer(wiring.Component):
-    """Holds two tiles of B: one loads while the other one is used.
+    """Keeps account of two tiles of B: one loads while the other one is used.
 
     Parameters
     ----------
@@ -92,10 +94,8 @@ class TileBuffer(wiring.Component):
         A row's last operand is read.
     o_force : Out(stream of ForceWindow)
         For each row of each loaded operation: which rows of B may not be skipped.
-    index : In(range(geometry.b_depth))
-        Index k in the tile of ``o_tile``.
-    o_b : Out(ArrayLayout(ArrayLayout(geometry.slot, 4), lanes))
-        The decoded words at ``index``, ``OPERAND_LATENCY`` (5) cycles later.
+    o_word : Out(lane_word(geometry))
+        Decoded words, for the lanes to keep.
     release, release_bank : In(1)
         ``release`` makes that bank free: nothing of it is in use.
     anchor_address : In(anchor_address(geometry))
@@ -106,7 +106,7 @@ class TileBuffer(wiring.Component):
     Timing
     ------
     Loading: one cycle for the operation and one for each of its words, lanes * (k + 1) without
-    scales; ``o_tile`` is valid five cycles after the last word, the first of ``o_force`` two later.
+    scales; ``o_tile`` is valid six cycles after the last word, the first of ``o_force`` two later.
     """
 
     def __init__(self, *, geometry):
@@ -117,9 +117,7 @@ class TileBuffer(wiring.Component):
             "o_tile": Out(stream.Signature(Tile)),
             "o_force": Out(stream.Signature(ForceWindow)),
             "next_row": In(1),
-            "index": In(range(geometry.b_depth)),
-            "o_b": Out(data.ArrayLayout(data.ArrayLayout(geometry.slot, COLUMNS),
-                                        geometry.lanes)),
+            "o_word": Out(lane_word(geometry)),
             "release": In(1),
             "release_bank": In(1),
             "anchor_address": In(anchor_address(geometry)),
@@ -133,24 +131,33 @@ class TileBuffer(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i_b), loader.i_b)
         self._anchors(m, loader)
 
+        s1_word, s1_place = Signal.like(loader.o), Signal.like(loader.o_place)
+        m.d.sync += [s1_word.eq(loader.o), s1_place.eq(loader.o_place)]
+        m.d.comb += [
+            self.o_word.slots.eq(loader.o),
+            self.o_word.lane.eq(loader.o_place.lane),
+            self.o_word.address.eq(Cat(loader.o_place.row, loader.o_place.bank)),
+            self.o_word.write.eq(loader.o_place.write),
+        ]
+
         # A bank is taken until its release, and loaded until each of its two readers is done.
-        is_taken = Signal(2)
+        is_taken, is_free = Signal(2), Signal(2)
         m.submodules.tile = tile = TileCursor()
         m.submodules.force = force = TileCursor()
         for cursor in (tile, force):
-            m.d.comb += [cursor.tiles.eq(loader.tiles), cursor.done.eq(loader.o_place.done),
-                         cursor.done_bank.eq(loader.o_place.bank)]
+            m.d.comb += [cursor.tiles.eq(loader.tiles), cursor.done.eq(s1_place.done),
+                         cursor.done_bank.eq(s1_place.bank)]
         with m.If(loader.i_operation.valid & loader.i_operation.ready):
             m.d.sync += is_taken.bit_select(loader.number[0], 1).eq(1)
         with m.If(self.release):
             m.d.sync += is_taken.bit_select(self.release_bank, 1).eq(0)
+        m.d.sync += is_free.eq(~(is_taken | force.is_loaded))
         m.d.comb += [
-            loader.is_free.eq(~(is_taken | force.is_loaded).bit_select(loader.number[0], 1)),
+            loader.is_free.eq(is_free.bit_select(loader.number[0], 1)),
             tile.next_row.eq(self.next_row),
         ]
         wiring.connect(m, tile.o, wiring.flipped(self.o_tile))
-        self._lanes(m, loader)
-        self._force(m, loader, force)
+        self._force(m, loader.o_place, s1_word, s1_place, force)
         return m
 
     def _anchors(self, m, loader):
@@ -165,41 +172,35 @@ class TileBuffer(wiring.Component):
             self.o_anchors.as_value().eq(mem.o),
         ]
 
-    def _lanes(self, m, loader):
-        """One memory per lane, in which words wait decoded."""
-        geometry, place = self.geometry, loader.o_place
-        address = Cat(self.index, self.o_tile.payload.number[0])
-        for number in range(1, OPERAND_LATENCY - RAM_LATENCY + 1):
-            following = Signal(len(address), name=f"s{number}_address")
-            m.d.sync += following.eq(address)
-            address = following
-        for lane in range(geometry.lanes):
-            m.submodules[f"memory_{lane}"] = mem = Ram(
-                width=loader.o.shape().size, depth=2 * geometry.b_depth, target=geometry.target)
-            m.d.comb += [
-                mem.i_address.eq(Cat(place.row, place.bank)),
-                mem.i_data.eq(loader.o),
-                mem.write.eq(place.write & (place.lane == lane)),
-                mem.address.eq(address),
-                mem.read.eq(1),
-                self.o_b[lane].as_value().eq(mem.o),
-            ]
+    def _force(self, m, place, s1_word, s1_place, cursor):
+        """Gather the special rows of the tile, window by window, for the reader.
 
-    def _force(self, m, loader, cursor):
-        """Gather the special rows of the tile, window by window, for the reader."""
+        The last window is written in the cycle after ``done``, and read in the one after that.
+        """
         depth = 2 * self.geometry.b_depth // WINDOW
         m.submodules.force_memory = mem = Ram(
             width=WINDOW, depth=depth, target=self.geometry.target)
         m.submodules.force_reader = reader = ForceReader(depth=depth)
         wiring.connect(m, wiring.flipped(self.o_force), reader.o)
-        place, places = loader.o_place, WINDOW.bit_length() - 1
-        is_special = Cat((slot.kind == Kind.INFINITE) | (slot.kind == Kind.NAN)
-                         for slot in loader.o).any()
+        places = WINDOW.bit_length() - 1
+        s2_place, s2_is_special, s2_ends_window = Signal.like(s1_place), Signal(), Signal()
+        s2_index, half = Signal(WINDOW), places // 2
+        s1_low, s1_high = Signal(1 << half), Signal(1 << places - half)
+        m.d.sync += [
+            s1_low.eq(1 << place.row[:half]),
+            s1_high.eq(1 << place.row[half:places]),
+            s2_place.eq(s1_place),
+            s2_index.eq(Cat(low & high for high in s1_high for low in s1_low)),
+            s2_is_special.eq(Cat((slot.kind == Kind.INFINITE) | (slot.kind == Kind.NAN)
+                                 for slot in s1_word).any()),
+            s2_ends_window.eq(s1_place.done | ((s1_place.lane == self.geometry.lanes - 1)
+                                               & s1_place.row[:places].all())),
+        ]
         gathered, window = Signal(WINDOW), Signal(WINDOW)
         m.d.comb += [
-            window.eq(gathered | (is_special << place.row[:places])),
-            mem.write.eq(place.write),
-            mem.i_address.eq(Cat(place.row[places:], place.bank)),
+            window.eq(gathered | Mux(s2_is_special, s2_index, 0)),
+            mem.write.eq(s2_place.write),
+            mem.i_address.eq(Cat(s2_place.row[places:], s2_place.bank)),
             mem.i_data.eq(window),
             mem.read.eq(reader.read),
             mem.address.eq(reader.address),
@@ -207,8 +208,6 @@ class TileBuffer(wiring.Component):
             cursor.next_row.eq(reader.next_row),
         ]
         wiring.connect(m, cursor.o, reader.i)
-        ends_window = place.done | ((place.lane == self.geometry.lanes - 1)
-                                    & place.row[:places].all())
-        with m.If(place.write):
-            m.d.sync += gathered.eq(Mux(ends_window, 0, window))
+        with m.If(s2_place.write):
+            m.d.sync += gathered.eq(Mux(s2_ends_window, 0, window))
         return m

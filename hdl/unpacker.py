@@ -1,79 +1,168 @@
-"""Unpacks the values of a row from 64-bit words."""
+"""Gives the elements of a row their values, from 64-bit words."""
 
 from amaranth.hdl import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import any_of
 from .bitstream import by_width
+from .buffer import StreamBuffer
 from .formats import FormatCode
+from .layouts import WORD_WIDTH, skipper_token
 
-__all__ = ["ValueUnpacker"]
+__all__ = ["ValueUnpacker", "element_layout"]
+
+OCTETS = WORD_WIDTH // 8
 
 
-class ValueUnpacker(wiring.Component):
-    """Gives the elements packed in 64-bit words, lowest first; each row begins a new word.
+def element_layout(max_k, scale_block):
+    """A token that has not met its value yet; ``takes_value``: it has one, of ``format``."""
+    token = skipper_token(max_k, scale_block)
+    return data.StructLayout({name: field.shape for name, field in token if name != "value"}
+                             | {"takes_value": 1, "format": FormatCode})
+
+
+class Waiting(wiring.Component):
+    """Keeps up to 16 payloads until they are taken, and stops their source in time.
+
+    So that nothing on the way here has to be able to stand still.
 
     Members
     -------
-    i : In(stream of unsigned(64))
-        Words of eight, four or two elements. A row of no elements has no word.
-    format : In(FormatCode)
-        The elements' format (their width counts). It may change in the cycle after ``row_end``,
-        and must hold while a row's elements are taken.
-    row_end : In(1)
-        Nothing more of the row under way will be taken after this cycle: what is left of a word
-        begun is padding and goes.
-    o : Out(stream of unsigned(32))
-        One element, right-aligned, zeros above. What ``row_end`` drops is withdrawn, though it was
-        offered: it was never the row's.
-
-    Timing
-    ------
-    One element per cycle, from word to word and from row to row. A word's first element is there
-    the cycle after the word was accepted; ``i.ready`` follows from ``o.ready`` and ``row_end`` in
-    the same cycle.
+    i : In(stream of shape, always ready), o : Out(stream of shape)
+        What comes, and the same two cycles later.
+    has_room : Out(1)
+        Fewer than 8 wait. It is a cycle late.
     """
 
-    i: In(stream.Signature(64))
-    format: In(FormatCode)
-    row_end: In(1)
-    o: Out(stream.Signature(32))
+    DEPTH = 16  # what distributed RAM of an ECP5 has
+
+    def __init__(self, shape):
+        self.shape = shape
+        super().__init__({
+            "i": In(stream.Signature(shape, always_ready=True)),
+            "o": Out(stream.Signature(shape)),
+            "has_room": Out(1, init=1),
+        })
 
     def elaborate(self, platform):
         m = Module()
+        m.submodules.memory = mem = memory.Memory(shape=self.shape, depth=self.DEPTH, init=[])
+        write, read = mem.write_port(), mem.read_port(domain="comb")
+        # One bit more than an address: the pointers' difference is how many wait.
+        begin, end = Signal(range(2 * self.DEPTH)), Signal(range(2 * self.DEPTH))
+        waiting = (end - begin)[:len(end)]
+        m.d.comb += [
+            write.addr.eq(end), write.data.eq(self.i.payload), write.en.eq(self.i.valid),
+            read.addr.eq(begin),
+        ]
+        m.d.sync += [end.eq(end + self.i.valid), self.has_room.eq(waiting < self.DEPTH // 2)]
+        with m.If(self.o.ready | ~self.o.valid):
+            m.d.sync += [self.o.valid.eq(begin != end), self.o.payload.eq(read.data),
+                         begin.eq(begin + (begin != end))]
+        return m
 
-        word = Signal(64)
-        place = Signal(range(8))  # the first byte of the word that is not gone
+
+class ValueUnpacker(wiring.Component):
+    """Joins elements with their values, packed in 64-bit words, lowest first.
+
+    Each row begins a new word. Where in its word a value lies, and whether the word is done with
+    it, follows from the elements alone: so that is worked out a step before they meet.
+
+    Parameters
+    ----------
+    max_k, scale_block : int
+        As in ``skipper_token``.
+
+    Members
+    -------
+    i : In(stream of element_layout(max_k, scale_block), always ready)
+        The elements. The format's width may change from row to row.
+    has_room : Out(1)
+        Elements may set out. What does within three cycles after it fell has a place, too.
+    i_values : In(stream of unsigned(64))
+        Words of eight, four or two values. A row of no values has no word; what is left of a
+        row's last word is padding.
+    o : Out(stream of skipper_token(max_k, scale_block))
+        The elements with their values, right-aligned, zeros above; 0 if they have none.
+
+    Timing
+    ------
+    One element per cycle, from word to word and from row to row; from ``i`` to ``o`` three cycles.
+    A word's first value can be given the cycle after the word was accepted; ``i_values.ready``
+    follows from registers, ``has_room`` and ``o`` are registers.
+    """
+
+    def __init__(self, *, max_k, scale_block):
+        self.max_k, self.scale_block = max_k, scale_block
+        super().__init__({
+            "i": In(stream.Signature(element_layout(max_k, scale_block), always_ready=True)),
+            "has_room": Out(1, init=1),
+            "i_values": In(stream.Signature(WORD_WIDTH)),
+            "o": Out(stream.Signature(skipper_token(max_k, scale_block))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        token = skipper_token(self.max_k, self.scale_block)
+        kept = [name for name, _ in token if name != "value"]
+        # ``octets``, ``pairs``, ``halves``: which byte of the word is the value's lowest, which
+        # pair of bytes if it has two or more, which half if it has four.
+        m.submodules.placed = placed = Waiting(data.StructLayout(
+            {name: token[name].shape for name in kept}
+            | {"takes_value": 1, "ends_word": 1,
+               "octets": OCTETS, "pairs": OCTETS // 2, "halves": OCTETS // 4}))
+        m.d.comb += self.has_room.eq(placed.has_room)
+        self._place(m, placed.i, kept)
+
+        m.submodules.joined = joined = StreamBuffer(token)
+        wiring.connect(m, joined.o, wiring.flipped(self.o))
+        word, has_word = Signal(WORD_WIDTH), Signal()
+        element, joins = placed.o.payload, Signal()
+        m.d.comb += [
+            joined.i.valid.eq(placed.o.valid & (~element.takes_value | has_word)),
+            joins.eq(joined.i.ready & (~element.takes_value | has_word)),
+            placed.o.ready.eq(joins),
+            self.i_values.ready.eq(~has_word | (joins & placed.o.valid & element.ends_word)),
+            *(joined.i.payload[name].eq(element[name]) for name in kept),
+            joined.i.payload.value.eq(self._value(word, element)),
+        ]
+        with m.If(self.i_values.ready):
+            m.d.sync += [has_word.eq(self.i_values.valid), word.eq(self.i_values.payload)]
+        return m
+
+    def _place(self, m, o, kept):
+        """Say where each element's value lies in its word."""
+        element, placed = self.i.payload, o.payload
+        place, following = Signal(range(OCTETS)), Signal(range(2 * OCTETS))
+        at = Signal(OCTETS)
 
         def choose(of_width):
-            return by_width(self.format, of_width)
+            return by_width(element.format, of_width)
 
-        # An element starts at a byte, two bytes further at an even one, four at a half.
-        value, octets = self.o.payload, data.View(data.ArrayLayout(8, 8), word)
         m.d.comb += [
-            value[:8].eq(octets[place]),
-            value[8:16].eq(Mux(choose(lambda width: width > 8),
-                               Array(octets[n] for n in range(1, 8, 2))[place[1:]], 0)),
-            value[16:].eq(Mux(choose(lambda width: width > 16),
-                              Mux(place[2], word[48:], word[16:32]), 0)),
+            o.valid.eq(self.i.valid),
+            *(placed[name].eq(element[name]) for name in kept),
+            placed.takes_value.eq(element.takes_value),
+            following.eq(place + choose(lambda width: width // 8)),
+            placed.ends_word.eq((element.takes_value & following[-1])
+                                | (element.last & (element.takes_value | place.any()))),
+            at.eq(element.takes_value << place),
+            placed.octets.eq(at),
+            placed.pairs.eq(Mux(choose(lambda width: width > 8), at[::2], 0)),
+            placed.halves.eq(Mux(choose(lambda width: width > 16), at[::4], 0)),
         ]
-
-        taken = self.o.valid & self.o.ready
-        following = Signal(range(16))
-        m.d.comb += following.eq(place + choose(lambda width: width // 8))
-        begun = self.o.valid & (taken | place.any())
-        done = Signal()
-        m.d.comb += [
-            done.eq((taken & following[3]) | (begun & self.row_end)),
-            self.i.ready.eq(~self.o.valid | done),
-        ]
-
-        with m.If(self.i.ready):
-            m.d.sync += [
-                self.o.valid.eq(self.i.valid),
-                word.eq(self.i.payload),
-                place.eq(0),
-            ]
-        with m.Elif(taken):
+        with m.If(o.valid & element.last):
+            m.d.sync += place.eq(0)
+        with m.Elif(o.valid & element.takes_value):
             m.d.sync += place.eq(following)
-        return m
+
+    def _value(self, word, element):
+        """The value of an element: one byte, the byte beside it, and the half beside both."""
+        def one(selected, parts):
+            return any_of(selected[n].replicate(len(part)) & part for n, part in enumerate(parts))
+
+        octets, halves = ([word[low:low + width] for low in range(0, WORD_WIDTH, width)]
+                          for width in (8, 16))
+        return Cat(one(element.octets, octets), one(element.pairs, octets[1::2]),
+                   one(element.halves, halves[1::2]))

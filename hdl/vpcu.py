@@ -4,8 +4,11 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import delayed
+from .buffer import StreamBuffer
 from .decode import Decoder
-from .drain import Drain, captured, drain_latency
+from .drain import DRAIN_LATENCY, Drain, captured
+from .formats import FormatCode
 from .geometry import LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY, Geometry
 from .lane import COLUMNS, Lane, broadcast
 from .layouts import (
@@ -18,22 +21,32 @@ from .layouts import (
     skipper_token,
 )
 from .loader import halves, narrow
-from .results import RESULTS_LATENCY, ResultBuffer
+from .ram import RAM_LATENCY
+from .results import RESULTS_LATENCY, ROOM_LATENCY, ResultBuffer
 from .rounder import Rounder
 from .tile import TileBuffer
 
 __all__ = ["Vpcu"]
 
-IN_FLIGHT = 40
-"""No fewer than the cycles from the issue of a row's last operand to its first result at ``o``."""
+IN_FLIGHT = 42
+"""No fewer than the cycles from the issue of a row's last operand to its first result at ``o``, and
+those that pass until a result that was taken counts as room."""
 
 Step = data.StructLayout({
-    "valid": 1, "clear": 1, "present": 1, "capture": 1, "release": 1, "row": captured,
+    "clear": 1, "present": 1, "capture": 1, "release": 1, "row": captured,
 })
 """What travels with an operand of A down to the accumulators.
 
 ``capture``: ends a row whose sums are to be drained. ``release``: ends an operation.
 """
+
+
+def row_layout(geometry):
+    """A row of A that is to come: what its operands and sums need of its anchor and its tile."""
+    return data.StructLayout({
+        "anchor": geometry.anchor_shape, "format": FormatCode, "keep": 1, "drain": 1,
+        "captured": captured,
+    })
 
 
 class Vpcu(wiring.Component):
@@ -104,22 +117,22 @@ class Vpcu(wiring.Component):
         wiring.connect(m, drain.o, rounder.i)
 
         columns = geometry.lanes * COLUMNS
-        latency = (OPERAND_LATENCY + LANE_LATENCY + drain_latency(geometry.lanes)
+        latency = (OPERAND_LATENCY + LANE_LATENCY + DRAIN_LATENCY
                    + ROUND_LATENCY + RESULTS_LATENCY)
-        assert latency < IN_FLIGHT
+        assert latency + ROOM_LATENCY <= IN_FLIGHT
         m.submodules.results = results = ResultBuffer(
-            row=columns, depth=1 << (columns + IN_FLIGHT - 1).bit_length(),
+            row=columns, depth=1 << (2 * columns + IN_FLIGHT - 1).bit_length(),
             target=geometry.target)
         wiring.connect(m, rounder.o, results.i)
         wiring.connect(m, results.o, wiring.flipped(self.o))
 
-        step, operand = self._issue(m, tiles, results)
+        step, address, operand = self._issue(m, tiles, results)
         steps = [step]
         for number in range(1, OPERAND_LATENCY + LANE_LATENCY + 1):
             stage = Signal(Step, name=f"s{number}_step")
             m.d.sync += stage.eq(steps[-1])
             steps.append(stage)
-        self._lanes(m, tiles, drain, steps, operand)
+        self._lanes(m, tiles, drain, steps, address, operand)
         m.d.comb += [
             tiles.release.eq(steps[-1].release),
             tiles.release_bank.eq(steps[-1].row.number[0]),
@@ -130,75 +143,94 @@ class Vpcu(wiring.Component):
         ]
         return m
 
+    def _rows(self, m, tiles):
+        """The rows to come, each with what it needs of its anchor and its tile: a stream."""
+        m.submodules.rows = rows = StreamBuffer(row_layout(self.geometry))
+        tile, row, anchor = tiles.o_tile.payload, rows.i.payload, self.i_row.payload.anchor
+        is_last = tile.rows_beyond < 0
+        m.d.comb += [
+            rows.i.valid.eq(self.i_row.valid & tiles.o_tile.valid),
+            self.i_row.ready.eq(rows.i.ready & tiles.o_tile.valid),
+            tiles.next_row.eq(rows.i.ready & rows.i.valid),
+            tiles.o_tile.ready.eq(rows.i.ready & self.i_row.valid & is_last),
+            row.anchor.eq(anchor),
+            row.format.eq(tile.format_a),
+            row.keep.eq(tile.keep),
+            row.drain.eq(tile.drain),
+            row.captured.weight.eq(anchor + tile.weight),
+            row.captured.last.eq(is_last),
+            *(row.captured[name].eq(tile[name]) for name in (
+                "number", "wide", "result", "saturate")),
+        ]
+        return rows.o
+
     def _issue(self, m, tiles, results):
-        """Join token, row and tile, and look up the operand of B: (step, decoded operand)."""
+        """Join token and row: (step, address of the operand of B, decoded operand of A)."""
         geometry, token = self.geometry, self.i_a.payload
-        tile = tiles.o_tile.payload
+        rows = self._rows(m, tiles)
+        row = rows.payload
 
         # The sums of a row take as many cycles to leave as there are accumulators.
         columns = geometry.lanes * COLUMNS
-        columns_left, is_blocked = Signal(range(columns)), Signal()
-        captures = token.last & tile.drain
-        may_issue, issues, ends = Signal(), Signal(), Signal()
+        columns_left, is_blocked, may_capture = Signal(range(columns)), Signal(), Signal()
+        captures, may_issue, issues = Signal(), Signal(), Signal()
         m.d.comb += [
-            may_issue.eq(self.i_row.valid & tiles.o_tile.valid
-                         & ~(captures & (is_blocked | ~results.has_room))),
+            may_issue.eq(rows.valid & ~(token.last & row.drain & ~may_capture)),
             issues.eq(may_issue & self.i_a.valid),
-            ends.eq(token.last & tile.is_last_row),
+            captures.eq(issues & token.last & row.drain),
             self.i_a.ready.eq(may_issue),
-            self.i_row.ready.eq(issues & token.last),
-            tiles.o_tile.ready.eq(issues & ends),
-            tiles.next_row.eq(issues & token.last),
-            tiles.index.eq(token.index),
+            rows.ready.eq(issues & token.last),
         ]
-        is_first = Signal(init=1)
-        m.d.sync += [columns_left.eq(columns_left - 1), is_blocked.eq(is_blocked & (
-            columns_left != 1))]
+        is_first, stays_blocked = Signal(init=1), is_blocked & (columns_left != 1)
+        m.d.sync += [
+            columns_left.eq(Mux(captures, columns - 1, columns_left - 1)),
+            is_blocked.eq(captures | stays_blocked),
+            may_capture.eq(~captures & ~stays_blocked & results.has_room),
+            results.reserve.eq(Mux(captures, Mux(row.captured.wide, geometry.lanes, columns), 0)),
+        ]
         with m.If(issues):
             m.d.sync += is_first.eq(token.last)
-            with m.If(captures):
-                m.d.sync += [columns_left.eq(columns - 1), is_blocked.eq(1)]
-                m.d.comb += results.reserve.eq(Mux(tile.wide, geometry.lanes, columns))
 
-        anchor = self.i_row.payload.anchor
         step = Signal(Step, name="s0_step")
         m.d.comb += [
-            step.valid.eq(issues),
-            step.clear.eq(is_first & ~tile.keep),
-            step.present.eq(~token.empty),
-            step.capture.eq(issues & captures),
-            step.release.eq(issues & ends),
-            step.row.weight.eq(anchor + tile.weight),
-            step.row.last.eq(ends),
-            *(step.row[name].eq(tile[name]) for name in ("number", "wide", "result", "saturate")),
+            step.clear.eq(issues & is_first & ~row.keep),
+            step.present.eq(issues & ~token.empty),
+            step.capture.eq(captures),
+            step.release.eq(issues & token.last & row.captured.last),
+            step.row.eq(row.captured),
         ]
         m.submodules.decoder = decoder = Decoder(geometry=geometry, formats=geometry.formats)
         m.d.sync += [
-            decoder.value.eq(Mux(token.empty, 0, token.value)),
-            decoder.format.eq(tile.format_a),
-            decoder.anchor.eq(anchor + UNSCALED - token.scale if geometry.scale_block
-                              else anchor),
+            decoder.value.eq(token.value),
+            decoder.format.eq(row.format),
+            decoder.anchor.eq(row.anchor + UNSCALED - token.scale if geometry.scale_block
+                              else row.anchor),
         ]
-        return step, decoder.o
+        index = token.index[:(geometry.b_depth - 1).bit_length()]
+        return step, Cat(index, row.captured.number[0]), decoder.o
 
-    def _lanes(self, m, tiles, drain, steps, operand):
-        """Broadcast the operand to the lanes."""
+    def _lanes(self, m, tiles, drain, steps, address, operand):
+        """The row of lanes, and the operand for its first one: zero, unless there is one."""
         geometry, step = self.geometry, steps[OPERAND_LATENCY - 1]
         a = Signal(broadcast(geometry))
         high = low = narrow(geometry, operand.significand)
         if geometry.is_wide:
             high, low = (Mux(step.row.wide, half, high) for half in halves(operand.significand))
-        m.d.sync += [
-            a.high.eq(high),
-            a.low.eq(low),
+        m.d.comb += [
+            a.high.eq(Mux(step.present, high, 0)),
+            a.low.eq(Mux(step.present, low, 0)),
             *(a[name].eq(operand[name]) for name in ("group", "negative", "kind")),
-            *(a[name].eq(step[name]) for name in ("valid", "clear", "present")),
+            *(a[name].eq(step[name]) for name in ("clear", "present")),
         ]
+        # With the register in the lane and the one behind its memory, B comes with the operand.
+        address = delayed(m, address, OPERAND_LATENCY - RAM_LATENCY - 2, "address")
+        chain = {"word": tiles.o_word, "address": address, "a": a,
+                 "capture": steps[-1].capture, "selected": drain.selected}
+        sums = drain.sums
         for number in range(geometry.lanes):
-            m.submodules[f"lane_{number}"] = lane = Lane(geometry=geometry)
+            m.submodules[f"lane_{number}"] = lane = Lane(geometry=geometry, number=number)
             m.d.comb += [
-                lane.a.eq(a),
-                lane.b.eq(tiles.o_b[number]),
-                lane.capture.eq(steps[-1].capture),
-                drain.drained[number].eq(lane.drained),
+                *(getattr(lane, f"i_{name}").eq(value) for name, value in chain.items()),
+                sums.eq(lane.o_sums),
             ]
+            chain, sums = {name: getattr(lane, f"o_{name}") for name in chain}, lane.i_sums

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ..gen.config import Configuration
-from ..hdl.drain import drain_latency
+from ..hdl.drain import DRAIN_LATENCY
 from ..hdl.formats import Format, lookup
 from ..hdl.geometry import DECODE_LATENCY, LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY
 from ..hdl.lane import COLUMNS
@@ -36,9 +36,9 @@ from .tiling import MOST_ROWS, pieces, tile_columns, tile_words
 
 __all__ = ["GemmWork", "cycles_of_each", "fewest_cycles", "gemm_cycles"]
 
-LOAD_LATENCY = DECODE_LATENCY + 1                     # last word to tile
-ISSUE_LATENCY = 10                                   # tile to the first operand's issue
-RELEASE_LATENCY = OPERAND_LATENCY + LANE_LATENCY + 1  # last operand to a free bank
+LOAD_LATENCY = DECODE_LATENCY + 2                     # last word to tile
+ISSUE_LATENCY = 13                                   # tile to the first operand's issue
+RELEASE_LATENCY = OPERAND_LATENCY + LANE_LATENCY + 2  # last operand to a free bank
 NEVER = -(1 << 62)
 
 
@@ -171,12 +171,12 @@ def _drain_cycles(config: Configuration) -> int:
 
 def _cycles(config: Configuration, tiles: Sequence[_Rows]) -> Any:
     """Cycles of a product, or of each of a batch, tile by tile."""
-    lanes, drain = config.vpcu.lanes, _drain_cycles(config)
+    drain = _drain_cycles(config)
     clock = _Clock(drain)
     for _, alike in groupby(tiles, key=id):
         rows, *others = alike
         clock.repeat(rows.operations, 1 + len(others))
-    latency = (OPERAND_LATENCY + LANE_LATENCY + drain_latency(lanes) + ROUND_LATENCY
+    latency = (OPERAND_LATENCY + LANE_LATENCY + DRAIN_LATENCY + ROUND_LATENCY
                + RESULTS_LATENCY)
     return clock.issued + latency + drain
 

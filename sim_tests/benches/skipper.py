@@ -9,7 +9,8 @@ from pathlib import Path
 import cocotb
 import torch
 
-from ..hdl.layouts import mask_window, skipper_token
+from ..hdl.formats import FORMATS
+from ..hdl.layouts import WORD_WIDTH, mask_window, skipper_token
 from .stalls import PATTERNS
 from .streams import StreamSink, StreamSource, finish, start
 
@@ -30,7 +31,8 @@ class Row:
         level = torch.randint(len(DENSITIES), (windows, 1), generator=generator)
         nonzero = torch.rand(shape, generator=generator) < densities[level]
         force = torch.rand(shape, generator=generator) < (0.02 if rng.random() < 0.3 else 0)
-        numbers = torch.randint(2**32, shape, generator=generator)
+        fmt = rng.choice(list(FORMATS.values()))
+        numbers = torch.randint(2**fmt.width, shape, generator=generator)
         values = torch.where(nonzero, numbers, 0).reshape(-1)
         counts = nonzero | force
         empty = ~counts.any(dim=1)
@@ -38,11 +40,12 @@ class Row:
         shown[:, 0] |= empty
         index = shown.reshape(-1).nonzero()[:, 0]
         self.cycles = len(index)
-        self.values = values[nonzero.reshape(-1)].tolist()
+        self.words = packed(values[nonzero.reshape(-1)].tolist(), fmt.width)
         scales = [[rng.randrange(256) for _ in range(BLOCK // SCALE_BLOCK)]
                   for _ in range(windows)] if SCALE_BLOCK else None
         self.masks = [
-            WINDOW.const({"nonzero": as_int(n), "force": as_int(f), "last": i == windows - 1}
+            WINDOW.const({"nonzero": as_int(n), "force": as_int(f), "last": i == windows - 1,
+                          "format": fmt.code}
                          | ({"scales": scales[i]} if scales else {})).as_bits()
             for i, (n, f) in enumerate(zip(nonzero.tolist(), force.tolist(), strict=True))]
         self.tokens = []
@@ -52,6 +55,15 @@ class Row:
             if scales:
                 token["scale"] = scales[i // BLOCK][i % BLOCK // SCALE_BLOCK]
             self.tokens.append(TOKEN.const(token).as_bits())
+
+
+def packed(values, width):
+    """The values in words, lowest first; what is left of the last word is ones."""
+    per_word = WORD_WIDTH // width
+    rows = [values[at:at + per_word] for at in range(0, len(values), per_word)]
+    padding = (1 << width) - 1
+    return [sum(value << width * n for n, value in enumerate(
+        row + [padding] * (per_word - len(row)))) for row in rows]
 
 
 def as_int(bits):
@@ -90,10 +102,10 @@ async def check(dut, everything, stalls):
     sink = StreamSink(dut, "o", PATTERNS[stalls[2]](SEED + 1))
     for row in everything:
         masks.put(*row.masks)
-        values.put(*row.values)
+        values.put(*row.words)
     tokens = [token for row in everything for token in row.tokens]
     assert await sink.take(len(tokens)) == tokens
     if set(stalls) == {"flowing"}:
-        assert sink.stamps[0] - masks.stamps[0] == 5
+        assert sink.stamps[0] - masks.stamps[0] == 10
         assert sink.stamps[-1] - sink.stamps[0] + 1 == sum(row.cycles for row in everything)
     await finish(masks, values, sink)

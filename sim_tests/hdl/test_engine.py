@@ -7,7 +7,7 @@ import pytest
 import torch
 from amaranth.hdl import Const, Module, Mux
 
-import exactum.hdl.lane as lane_module
+import exactum.hdl.column as column_module
 import exactum.hdl.loader as loader_module
 import exactum.hdl.vpcu as vpcu_module
 from exactum.benches.product_cases import directed, random_bits, sparse_bits
@@ -152,7 +152,7 @@ def misaligned(self, m):
 
 
 def silent(self, m, product, step):
-    return PLACE(self, m, product, step)[0], Const(0)
+    return Const(0)
 
 
 def without_low_halves(significand):
@@ -166,12 +166,12 @@ def unsigned(self, platform):
     return m
 
 
-SHIFT, PLACE = lane_module.Column._shift_bytes, lane_module.Column._place
+SHIFT = column_module.Column._shift_bytes
 HALVES = loader_module.halves
 MUTANTS = {
-    "a byte shift without its lowest bit": (lane_module.Column, "_shift_bytes", misaligned,
+    "a byte shift without its lowest bit": (column_module.Column, "_shift_bytes", misaligned,
                                             random_product(("fp16", "e5m2"), (2, 3, 2))),
-    "dropped bits are not told": (lane_module.Column, "_place", silent,
+    "dropped bits are not told": (column_module.Column, "_lost", silent,
                                   directed_product(("bf16", "fp32"))),
     "an adder that does not subtract": (Accumulate, "elaborate", unsigned,
                                         directed_product(("e4m3", "e4m3"))),

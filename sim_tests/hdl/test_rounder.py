@@ -141,15 +141,16 @@ def test_the_ties_catch_a_lost_sticky_bit(monkeypatch):
 
 def test_the_borders_catch_a_normaliser_that_stops_early(monkeypatch):
     genuine = module._skip_zeros
-    monkeypatch.setattr(module, "_skip_zeros", lambda m, value, step: (
-        genuine(m, value, step) if step > 1 else (value[-module.KEPT:], Const(0), Const(0))))
+    monkeypatch.setattr(module, "_skip_zeros", lambda m, value, clear, step: (
+        genuine(m, value, clear, step) if step > 1
+        else (value[-module.KEPT:], clear, Const(0), Const(0))))
     with pytest.raises(AssertionError):
         test_ties_and_borders_of_each_format(FORMATS["fp32"], 100)
 
 
 def test_the_sums_catch_a_normaliser_that_forgets_what_it_cuts_off(monkeypatch):
     genuine = module._skip_zeros
-    monkeypatch.setattr(module, "_skip_zeros", lambda m, value, step: (
-        *genuine(m, value, step)[:2], Const(0)))
+    monkeypatch.setattr(module, "_skip_zeros", lambda m, value, clear, step: (
+        *genuine(m, value, clear, step)[:3], Const(0)))
     with pytest.raises(AssertionError):
         test_sums_a_bit_beside_a_tie()

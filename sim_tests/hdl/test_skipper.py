@@ -8,8 +8,10 @@ import pytest
 from amaranth.hdl import *
 
 from exactum.hdl import skipper
+from exactum.hdl.formats import FormatCode
 from exactum.hdl.layouts import mask_window, skipper_token
 from exactum.hdl.skipper import Skipper
+from sim_tests.hdl.test_unpacker import words_of
 from sim_tests.streams import PATTERNS, get, pack, put, simulate
 
 
@@ -32,22 +34,27 @@ def cycles_of(rows):
 
 
 def run(rows, block=64, max_k=256, stalls=("flowing", "flowing", "flowing")):
-    """Send the rows through; check every token; give the stamps of the tokens."""
+    """Send the rows through, in fp32; check every token; give the stamps of the tokens."""
     dut = Skipper(block=block, max_k=max_k)
     layout = mask_window(block, 0)
-    masks = [pack(layout, nonzero=nonzero, force=force, last=i == len(row) - 1)
+    masks = [pack(layout, nonzero=nonzero, force=force, last=i == len(row) - 1,
+                  format=FormatCode.FP32)
              for row in rows for i, (nonzero, force) in enumerate(row)]
     count = sum(nonzero.bit_count() for row in rows for nonzero, _ in row)
     values = [(i + 1) * 0x9E3779B1 % 2**32 for i in range(count)]
+    draw, words = iter(values), []
+    for row in rows:
+        taken = [next(draw) for nonzero, _ in row for _ in range(nonzero.bit_count())]
+        words += words_of(taken, 32)
     draw = iter(values)
     expected = list(chain(*(tokens_of(row, block, max_k, draw) for row in rows)))
-    stamps, row_ends = [], []
+    stamps = []
 
     async def mask_source(ctx):
         await put(ctx, dut.i_mask, masks, PATTERNS[stalls[0]](1))
 
     async def value_source(ctx):
-        await put(ctx, dut.i_values, values, PATTERNS[stalls[1]](2))
+        await put(ctx, dut.i_values, words, PATTERNS[stalls[1]](2))
 
     async def sink(ctx):
         got = await get(ctx, dut.o, len(expected), PATTERNS[stalls[2]](3), stamps=stamps)
@@ -57,13 +64,7 @@ def run(rows, block=64, max_k=256, stalls=("flowing", "flowing", "flowing")):
             assert not ctx.get(dut.o.valid)
             await ctx.tick()
 
-    async def row_end_counter(ctx):
-        while len(row_ends) < len(rows):
-            _, _, row_end, taken = await ctx.tick().sample(
-                dut.row_end, dut.i_values.valid & dut.i_values.ready)
-            row_ends.extend([taken] * row_end)
-
-    simulate(dut, mask_source, value_source, sink, row_end_counter)
+    simulate(dut, mask_source, value_source, sink)
     return stamps
 
 
@@ -94,13 +95,13 @@ def random_rows(count, block, windows, seed):
 
 def test_directed_rows_one_token_per_cycle():
     stamps = run(DIRECTED)
-    assert stamps == list(range(5, 5 + cycles_of(DIRECTED)))
+    assert stamps == list(range(10, 10 + cycles_of(DIRECTED)))
 
 
 @pytest.mark.parametrize(("block", "max_k"), [(8, 8), (8, 32), (16, 64), (32, 32), (64, 256)])
 def test_random_rows_take_exactly_the_cycles_of_the_contract(block, max_k):
     rows = random_rows(40, block, max_k // block, seed=block)
-    assert run(rows, block, max_k) == list(range(5, 5 + cycles_of(rows)))
+    assert run(rows, block, max_k) == list(range(10, 10 + cycles_of(rows)))
 
 
 @pytest.mark.parametrize("sink", PATTERNS)
@@ -124,17 +125,20 @@ def test_illegal_parameters_are_refused(parameters, error, text):
         Skipper(**parameters)
 
 
-LOWEST = skipper.lowest
 MUTANTS = {
-    "the upper one of two wins": lambda bits: bits[1] if len(bits) == 2 else LOWEST(bits),
-    "the upper half of four is not seen": lambda bits: (
-        Cat(LOWEST(bits[:2]), Const(0, 1)) if len(bits) == 4 else LOWEST(bits)),
+    "the highest element of a chunk has the number of another": ("encode", lambda genuine: (
+        lambda selected: Mux(selected[-1], 0, genuine(selected)))),
+    "two elements are taken for one": ("more_than_one", lambda genuine: (
+        lambda bits: genuine(bits) & ~bits[:2].all())),
+    "an element goes twice": ("without_lowest", lambda genuine: (
+        lambda bits: Mux(bits.all(), bits, genuine(bits)))),
 }
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_mutants_are_caught(mutant, monkeypatch):
-    monkeypatch.setattr(skipper, "lowest", MUTANTS[mutant])
+    name, change = MUTANTS[mutant]
+    monkeypatch.setattr(skipper, name, change(getattr(skipper, name)))
     with pytest.raises(AssertionError):
         run(DIRECTED)
 

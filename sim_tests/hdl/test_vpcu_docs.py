@@ -9,7 +9,6 @@ from xml.etree import ElementTree
 import pytest
 
 from exactum.gen.config import preset
-from exactum.hdl.drain import drain_latency
 from exactum.hdl.geometry import Geometry
 from sim_tests.repository import ROOT
 
@@ -32,11 +31,9 @@ def table(heading, text=PAGE):
 
 
 def value(name):
-    """What a name such as ``hdl.geometry.LANE_LATENCY`` or ``hdl.drain.drain_latency(8)`` is."""
-    path, argument = re.fullmatch(r"([\w.]+)(?:\((\d+)\))?", name).groups()
-    module, _, member = path.rpartition(".")
-    found = getattr(import_module(f"exactum.{module}"), member)
-    return found if argument is None else found(int(argument))
+    """What a name such as ``hdl.geometry.LANE_LATENCY`` is."""
+    module, _, member = name.rpartition(".")
+    return getattr(import_module(f"exactum.{module}"), member)
 
 
 def cycles(text):
@@ -68,11 +65,6 @@ def test_a_latency_that_has_changed_is_noticed(monkeypatch):
     monkeypatch.setattr("exactum.hdl.geometry.ROUND_LATENCY", value(
         "hdl.geometry.ROUND_LATENCY") + 1)
     assert [wrong.partition(":")[0] for wrong in wrong_steps(PAGE)] == ["round", "buffer"]
-
-
-def test_the_drain_takes_as_long_for_every_number_of_lanes():
-    head, row = table("lanes")
-    assert [drain_latency(int(lanes)) for lanes in head[1:]] == [int(n) for n in row[1:]]
 
 
 def test_constants_in_sentences():

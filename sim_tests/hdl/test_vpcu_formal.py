@@ -40,7 +40,7 @@ def results_have_room_and_keep_their_order(m, dut):
     m.d.sync += [reserved.eq(reserved + dut.reserve),
                  since.eq(Mux(dut.reserve != 0, 0, since + (since != 3)))]
     m.d.comb += [
-        Assume((dut.reserve == 0) | (dut.has_room & (since >= 2) & (dut.reserve <= dut.row))),
+        Assume((dut.reserve == 0) | (dut.has_room & (since >= 3) & (dut.reserve <= dut.row))),
         Assume(~dut.i.valid | (entered < reserved)),
         Assume(dut.i.payload.data == entered),
         Assert(entered - left <= dut.depth),
@@ -51,7 +51,7 @@ def results_have_room_and_keep_their_order(m, dut):
 def every_row_of_windows_ends_once(m, dut):
     """Rows of one window: as many windows leave as ``rows`` says, then the tile is given back."""
     tile, is_second = dut.i.payload, Signal()
-    m.d.comb += Assume((tile.last_window == 0) & (tile.is_last_row == is_second))
+    m.d.comb += Assume((tile.is_single) & ((tile.rows_beyond < 0) == is_second))
     with m.If(dut.next_row):
         m.d.sync += is_second.eq(~is_second)
     taken = saturating_count(m, dut.o.valid & dut.o.ready, 5)
