@@ -4,6 +4,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import delayed
 from .decode import Decoder
 from .formats import FORMATS, FormatCode
 from .geometry import DECODE_LATENCY
@@ -109,8 +110,21 @@ class Loader(wiring.Component):
                 with m.If(is_done):
                     m.d.sync += [is_busy.eq(0), self.number.eq(self.number + 1)]
 
-        # A ring of anchors: its head is those of the lane whose word comes next.
-        word = data.View(AnchorWord, self.i_b.payload)
+        anchors = self._anchors(m, lane, takes, is_first, is_anchors)
+        place = Signal(place_layout(self.geometry))
+        m.d.comb += [
+            place.bank.eq(bank), place.row.eq(row), place.lane.eq(lane),
+            place.wide.eq(wide),
+            place.write.eq(takes & ~is_anchors), place.done.eq(takes & ends_row & is_done),
+        ]
+        m.d.comb += self.o_place.eq(delayed(m, place, DECODE_LATENCY, "place"))
+        self._decode(m, anchors, operation.format_b)
+        return m
+
+    def _anchors(self, m, lane, takes, is_first, is_anchors):
+        """Keep the tile's anchors for the drain; give those of the lane whose word comes next."""
+        # A ring of them: its head is the next lane's.
+        lanes, word = self.geometry.lanes, data.View(AnchorWord, self.i_b.payload)
         ring = Signal(data.ArrayLayout(self.o_anchors.shape(), lanes))
         anchors = Signal.like(self.o_anchors)
         m.d.comb += [anchors[n].eq(word[n]) for n in range(COLUMNS)]
@@ -122,20 +136,7 @@ class Loader(wiring.Component):
         with m.If(takes):
             m.d.sync += [ring[n].eq(ring[n + 1]) for n in range(lanes - 1)]
             m.d.sync += ring[lanes - 1].eq(Mux(is_anchors, anchors, ring[0]))
-
-        place = Signal(place_layout(self.geometry))
-        m.d.comb += [
-            place.bank.eq(bank), place.row.eq(row), place.lane.eq(lane),
-            place.wide.eq(wide),
-            place.write.eq(takes & ~is_anchors), place.done.eq(takes & ends_row & is_done),
-        ]
-        for number in range(1, DECODE_LATENCY + 1):
-            following = Signal.like(place, name=f"s{number}_place")
-            m.d.sync += following.eq(place)
-            place = following
-        m.d.comb += self.o_place.eq(place)
-        self._decode(m, ring[0], operation.format_b)
-        return m
+        return ring[0]
 
     def _tile(self, tile, operation, wide):
         """Statements: the tile is what that operation is to do."""

@@ -12,8 +12,9 @@ __all__ = ["RESULTS_LATENCY", "ROOM_LATENCY", "ResultBuffer"]
 RESULTS_LATENCY = RAM_LATENCY + 1
 """Cycles from a result to ``o``, if none wait before it."""
 
-ROOM_LATENCY = 3
-"""Cycles from a result that is taken to ``has_room``."""
+ROOM_LATENCY = 4
+"""Cycles from a result that is taken to the cycle in which ``has_room``, once more registered, may
+decide about a row."""
 
 
 class ResultBuffer(wiring.Component):

@@ -89,9 +89,9 @@ class TileBuffer(wiring.Component):
         ``scaled``, ``lanes`` more anchor words before each block of ``scale_block`` indices: the
         anchors less the exponents of that block's scales.
     o_tile : Out(stream of Tile)
-        Tiles that are loaded, each until its last operand is read.
+        Tiles that are loaded, each until its last row was joined with it.
     next_row : In(1)
-        A row's last operand is read.
+        A row was joined with the tile: it is to be about the next one.
     o_force : Out(stream of ForceWindow)
         For each row of each loaded operation: which rows of B may not be skipped.
     o_word : Out(lane_word(geometry))

@@ -26,11 +26,11 @@ from .results import RESULTS_LATENCY, ROOM_LATENCY, ResultBuffer
 from .rounder import Rounder
 from .tile import TileBuffer
 
-__all__ = ["Vpcu"]
+__all__ = ["ROW_LATENCY", "Vpcu"]
 
-IN_FLIGHT = 42
-"""No fewer than the cycles from the issue of a row's last operand to its first result at ``o``, and
-those that pass until a result that was taken counts as room."""
+ROW_LATENCY = (OPERAND_LATENCY + LANE_LATENCY + DRAIN_LATENCY + ROUND_LATENCY
+               + RESULTS_LATENCY)
+"""Cycles from the issue of a row's last operand to its first result at ``o``."""
 
 Step = data.StructLayout({
     "clear": 1, "present": 1, "capture": 1, "release": 1, "row": captured,
@@ -116,13 +116,12 @@ class Vpcu(wiring.Component):
             wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(tiles, name))
         wiring.connect(m, drain.o, rounder.i)
 
+        # What is on its way when a row is issued, two rows, and what leaves before it is known:
+        # a buffer that is taken from in every cycle then never says that it has no room.
         columns = geometry.lanes * COLUMNS
-        latency = (OPERAND_LATENCY + LANE_LATENCY + DRAIN_LATENCY
-                   + ROUND_LATENCY + RESULTS_LATENCY)
-        assert latency + ROOM_LATENCY <= IN_FLIGHT
+        most = 2 * columns + ROW_LATENCY + ROOM_LATENCY
         m.submodules.results = results = ResultBuffer(
-            row=columns, depth=1 << (2 * columns + IN_FLIGHT - 1).bit_length(),
-            target=geometry.target)
+            row=columns, depth=1 << (most - 1).bit_length(), target=geometry.target)
         wiring.connect(m, rounder.o, results.i)
         wiring.connect(m, results.o, wiring.flipped(self.o))
 

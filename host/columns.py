@@ -40,7 +40,6 @@ class Factor(NamedTuple):
         special = self.special_of(rows, inner)
         return Factor(NonZeros(_selected(self.nonzero.mask, rows, inner)), special)
 
-
     def special_of(self, rows: Tensor, inner: Tensor) -> Tensor | None:
         """``special`` of some rows and indices."""
         return None if self.special is None else _selected(self.special, rows, inner)

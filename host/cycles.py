@@ -26,11 +26,10 @@ import torch
 from torch import Tensor
 
 from ..gen.config import Configuration
-from ..hdl.drain import DRAIN_LATENCY
 from ..hdl.formats import Format, lookup
-from ..hdl.geometry import DECODE_LATENCY, LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY
+from ..hdl.geometry import DECODE_LATENCY, LANE_LATENCY, OPERAND_LATENCY
 from ..hdl.lane import COLUMNS
-from ..hdl.results import RESULTS_LATENCY
+from ..hdl.vpcu import ROW_LATENCY
 from .masks import WINDOW, NonZeros, count_blocks, packed
 from .tiling import MOST_ROWS, pieces, tile_columns, tile_words
 
@@ -165,9 +164,7 @@ def _cycles(config: Configuration, tiles: Sequence[_Rows]) -> Any:
     for _, alike in groupby(tiles, key=id):
         rows, *others = alike
         clock.repeat(rows.operations, 1 + len(others))
-    latency = (OPERAND_LATENCY + LANE_LATENCY + DRAIN_LATENCY + ROUND_LATENCY
-               + RESULTS_LATENCY)
-    return clock.issued + latency + drain
+    return clock.issued + ROW_LATENCY + drain
 
 
 def _rows(config: Configuration, nonzero: NonZeros, scaled: bool) -> _Rows:
