@@ -40,8 +40,8 @@ def render(report: Report, *, figures: Sequence[tuple[str, Figure, str]] = (),
     if report.rows:
         pictures += [
             ("Zeros skipped per layer", _skipped_chart(report.rows),
-             "Share of each layer's products, forward and backward, that the zero skipper never "
-             "takes because the left factor is zero in its format."),
+             "Share of each layer's products, forward and backward, that the engine never takes "
+             "because a factor is zero in its format: of each product, the one that it streams."),
             ("Cycles and time per operation", _cycles_chart(report),
              f"Cycles of the configured engine, and the time they take at "
              f"{report.clock_mhz:g} MHz."),

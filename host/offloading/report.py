@@ -34,7 +34,7 @@ class Row:
         Of a product's left and right operand; of a softmax's probabilities.
     calls : int
     products, products_skipped : int
-        Scalar products taken, and not taken because the left factor is zero.
+        Scalar products taken, and not taken because a factor is zero.
     cycles : int
         By the contract, of the device's configuration.
     bytes_in, bytes_out : int
