@@ -8,7 +8,22 @@ from operator import or_
 
 from amaranth.hdl import *
 
-__all__ = ["any_of", "delayed", "normalise", "shift_left", "shift_right", "tree_sum"]
+__all__ = ["any_of", "delayed", "normalise", "register", "register_like", "shift_left",
+           "shift_right", "tree_sum"]
+
+
+def register(shape=1, **options):
+    """A signal for data, which say nothing by themselves: reset leaves it alone.
+
+    A wire from the reset to every register is the longest of a design, and there is no need for it
+    where something else says whether the data count.
+    """
+    return Signal(shape, reset_less=True, src_loc_at=1, **options)
+
+
+def register_like(value, **options):
+    """A `register` of the shape of a value."""
+    return Signal.like(value, reset_less=True, src_loc_at=1, **options)
 
 
 def any_of(values):
@@ -16,10 +31,10 @@ def any_of(values):
     return reduce(or_, values, Const(0, 1))
 
 
-def delayed(m, value, cycles, name):
+def delayed(m, value, cycles, name, *, reset_less=True):
     """``value``, ``cycles`` later; the registers are called ``s1_name``, ``s2_name``, ..."""
     for number in range(1, cycles + 1):
-        stage = Signal.like(value, name=f"s{number}_{name}")
+        stage = Signal.like(value, name=f"s{number}_{name}", reset_less=reset_less)
         m.d.sync += stage.eq(value)
         value = stage
     return value

@@ -4,6 +4,8 @@ from amaranth.hdl import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import register_like
+
 __all__ = ["StreamBuffer"]
 
 
@@ -33,14 +35,15 @@ class StreamBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         # ``spare`` takes the payload that was on its way when ``o`` stalled.
-        spare, has_spare = Signal.like(self.i.payload), Signal()
-        m.d.comb += self.i.ready.eq(~has_spare)
+        spare, has_spare = register_like(self.i.payload), Signal()
+        payload = register_like(self.o.payload)
+        m.d.comb += [self.i.ready.eq(~has_spare), self.o.payload.eq(payload)]
         with m.If(self.i.ready):
             m.d.sync += spare.eq(self.i.payload)
         with m.If(self.o.ready | ~self.o.valid):
             m.d.sync += [
                 self.o.valid.eq(self.i.valid | has_spare),
-                self.o.payload.eq(Mux(has_spare, spare, self.i.payload)),
+                payload.eq(Mux(has_spare, spare, self.i.payload)),
                 has_spare.eq(0),
             ]
         with m.Elif(self.i.valid):

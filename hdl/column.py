@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .accumulate import Accumulate
-from .arithmetic import any_of
+from .arithmetic import any_of, register, register_like
 
 __all__ = ["Column", "product_flags"]
 
@@ -52,7 +52,7 @@ class Column(wiring.Component):
         # Place the product in the window; what falls out below is dropped, and said (rule N4).
         # Above, only the headroom and bits that no product reaches are cut off (product_place).
         s1_product, s1_flags = self._shift_bytes(m)
-        s2_magnitude, s2_flags = Signal(width), Signal.like(s1_flags)
+        s2_magnitude, s2_flags = register(width), register_like(s1_flags)
         m.d.sync += [s2_magnitude.eq(self._place(m, s1_product, s1_flags.group[2:])),
                      s2_flags.eq(s1_flags)]
         s2_lost = self._lost(m, s1_product, s2_flags.group[2:])
@@ -60,7 +60,7 @@ class Column(wiring.Component):
         # Accumulate; max_k products stay within the window.
         m.submodules.adder = adder = Accumulate(
             width=geometry.accumulator_width, magnitude_width=width, target=geometry.target)
-        s3 = Signal(geometry.drained)
+        s3, drained = register(geometry.drained), register(geometry.drained)
         m.d.comb += [
             adder.sum.eq(s3.sum), adder.clear.eq(self.clear),
             adder.magnitude.eq(s2_magnitude), adder.negative.eq(s2_flags.negative),
@@ -72,18 +72,19 @@ class Column(wiring.Component):
             m.d.sync += s3[name].eq((s3[name] & ~self.clear) | value)
 
         with m.If(self.capture):
-            m.d.sync += self.drained.eq(s3)
+            m.d.sync += drained.eq(s3)
+        m.d.comb += self.drained.eq(drained)
         return m
 
     def _shift_bytes(self, m):
         """The product with three bytes below it, shifted right by the group modulo 4."""
-        s1_flags, product = Signal.like(self.flags), self.product
+        s1_flags, product = register_like(self.flags), self.product
         m.d.sync += s1_flags.eq(self.flags)
         if self.geometry.is_integer:
-            s1_product = Signal.like(product)
+            s1_product = register_like(product)
             m.d.sync += s1_product.eq(product)
             return s1_product, s1_flags
-        s1_product = Signal(len(product) + 24)
+        s1_product = register(len(product) + 24)
         with m.Switch(self.flags.group[:2]):
             for bytes_down in range(4):
                 with m.Case(bytes_down):
@@ -114,7 +115,7 @@ class Column(wiring.Component):
                  for number in range(1 << len(step))}
         ends = sorted({0, *drops.values()})
         # Bits that drop out at one step do so at every later one: or them once.
-        parts = Signal(len(ends) - 1, name="s2_dropped")
+        parts = register(len(ends) - 1, name="s2_dropped")
         m.d.sync += parts.eq(Cat(product[low:high].any()
                                  for low, high in pairwise(ends)))
         return any_of((step == number) & parts[:ends.index(end)].any()

@@ -4,7 +4,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import shift_left
+from .arithmetic import register, register_like, shift_left
 from .formats import FormatCode
 from .geometry import Kind
 
@@ -92,9 +92,9 @@ class Decoder(wiring.Component):
                         # A special value: in a format without infinities only all ones.
                         looks.special.eq(1 if fmt.ieee else mantissa.all()),
                     ]
-        s1_significand, s1_exponent = Signal.like(significand), Signal.like(exponent)
-        s1_anchor = Signal(signed(len(self.anchor) + 1))  # biased
-        s1_negative, s1_looks = Signal(), Signal(LOOKS)
+        s1_significand, s1_exponent = register_like(significand), register_like(exponent)
+        s1_anchor = register(signed(len(self.anchor) + 1))  # biased
+        s1_negative, s1_looks = register(), register(LOOKS)
         m.d.sync += [
             s1_significand.eq(significand),
             s1_exponent.eq(exponent),
@@ -103,9 +103,9 @@ class Decoder(wiring.Component):
             s1_looks.eq(looks),
         ]
 
-        s2_reach = Signal(len(s1_anchor))  # d + 7, or the fine shift of integers
+        s2_reach = register(len(s1_anchor))  # d + 7, or the fine shift of integers
         s2_significand, s2_negative, s2_kind = (
-            Signal.like(significand), Signal(), Signal(Kind))
+            register_like(significand), register(), register(Kind))
         kind = _kind(s1_looks)
         m.d.sync += [
             s2_reach.eq(s1_exponent - s1_anchor if self.geometry.is_integer
@@ -116,13 +116,14 @@ class Decoder(wiring.Component):
         ]
 
         amount, group = self._places(m, s2_reach)
+        o = register_like(self.o)
         m.d.sync += [
-            self.o.significand.eq(shift_left(m, s2_significand, amount, width=len(
-                self.o.significand))),
-            self.o.group.eq(group),
-            self.o.negative.eq(s2_negative),
-            self.o.kind.eq(s2_kind),
+            o.significand.eq(shift_left(m, s2_significand, amount, width=len(o.significand))),
+            o.group.eq(group),
+            o.negative.eq(s2_negative),
+            o.kind.eq(s2_kind),
         ]
+        m.d.comb += self.o.eq(o)
         return m
 
     def _places(self, m, reach):

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .accumulate import Accumulate
+from .arithmetic import register
 from .formats import FormatCode
 from .lane import COLUMNS
 from .loader import anchor_address
@@ -76,7 +77,7 @@ class Drain(wiring.Component):
             "valid": 1, "column": range(COLUMNS), "lane": range(lanes), "last": 1})
 
         # Count the columns; one bit goes from accumulator to accumulator.
-        s1_row, s1_place = Signal(captured), Signal(place)
+        s1_row, s1_place = register(captured), Signal(place)
         ends = s1_place.column == COLUMNS - 1
         m.d.sync += Cat(s1_place.column, s1_place.lane).eq(
             Cat(s1_place.column, s1_place.lane) + 1)
@@ -94,7 +95,7 @@ class Drain(wiring.Component):
         places, rows = [s1_place], [s1_row]
         for number in range(2, DRAIN_LATENCY + 1):
             following = Signal(place, name=f"s{number}_place")
-            row = Signal(captured, name=f"s{number}_row")
+            row = register(captured, name=f"s{number}_row")
             m.d.sync += [following.eq(places[-1]), row.eq(rows[-1])]
             places.append(following)
             rows.append(row)
@@ -116,14 +117,14 @@ class Drain(wiring.Component):
         ``place`` and ``row`` are those of the sums that come next.
         """
         geometry = self.geometry
-        total = Signal(geometry.drained)
+        total = register(geometry.drained)
         if not geometry.is_wide:
             m.d.sync += total.eq(sums)
             return total
         m.submodules.adder = adder = Accumulate(
             width=geometry.accumulator_width, magnitude_width=geometry.accumulator_width,
             target=geometry.target)
-        begins = Signal()
+        begins = register()
         m.d.sync += begins.eq(~row.wide | (place.column == 0))
         m.d.comb += [adder.sum.eq(total.sum), adder.clear.eq(begins),
                      adder.magnitude.eq(sums.sum)]
@@ -134,7 +135,7 @@ class Drain(wiring.Component):
 
     def _anchor(self, m, places, rows):
         """The anchor of the column whose sum is on the way to the rounder."""
-        anchor = Signal(self.geometry.anchor_shape)
+        anchor = register(self.geometry.anchor_shape)
         column = Mux(rows[RAM_LATENCY].wide, 0, places[RAM_LATENCY].column)
         m.d.sync += anchor.eq(self.anchors[column])
         return anchor

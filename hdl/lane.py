@@ -13,7 +13,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import delayed
+from .arithmetic import delayed, register, register_like
 from .column import Column, product_flags
 from .geometry import Kind
 from .multiplier import MULTIPLIER_LATENCY, Multiplier
@@ -74,11 +74,13 @@ class DrainStep(wiring.Component):
         # And and or: a look-up table takes two columns, or three partial results.
         partial = []
         for first in range(0, COLUMNS, 2):
-            result = Signal(self.geometry.drained.size, name=f"s1_sums_{first}")
+            result = register(self.geometry.drained.size, name=f"s1_sums_{first}")
             parts = [Mux(selected[n], self.drained[n].as_value(), 0) for n in (first, first + 1)]
             m.d.sync += result.eq(parts[0] | parts[1])
             partial.append(result)
-        m.d.sync += self.o.as_value().eq(partial[0] | partial[1] | self.i.as_value())
+        s2_sums = register(self.geometry.drained.size)
+        m.d.sync += s2_sums.eq(partial[0] | partial[1] | self.i.as_value())
+        m.d.comb += self.o.as_value().eq(s2_sums)
         return m
 
 
@@ -140,8 +142,10 @@ class Lane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         geometry = self.geometry
-        m.d.sync += [self.o_word.eq(self.i_word), self.o_address.eq(self.i_address),
-                     self.o_a.eq(self.i_a), self.o_capture.eq(self.i_capture)]
+        for name in ("word", "address", "a"):
+            value = getattr(self, f"i_{name}")
+            m.d.comb += getattr(self, f"o_{name}").eq(delayed(m, value, 1, name))
+        m.d.sync += self.o_capture.eq(self.i_capture)
         b = self._memory(m)
         m.submodules.drain = drain = DrainStep(geometry=geometry)
         m.d.comb += [drain.i_selected.eq(self.i_selected), drain.i.eq(self.i_sums),
@@ -170,10 +174,9 @@ class Lane(wiring.Component):
     def _memory(self, m):
         """The operands of B at the address, in registers: from memory to multiplier is far."""
         geometry, word = self.geometry, self.o_word
-        b = Signal(word.slots.shape())
+        b, writes = register(word.slots.shape()), register()
         m.submodules.memory = memory = Ram(
             width=b.shape().size, depth=2 * geometry.b_depth, target=geometry.target)
-        writes = Signal()
         m.d.sync += writes.eq(self.i_word.write & (self.i_word.lane == self.number))
         m.d.comb += [
             memory.i_address.eq(word.address), memory.i_data.eq(word.slots),
@@ -184,11 +187,11 @@ class Lane(wiring.Component):
 
     def _flags(self, m, b, number):
         """What goes with the product of the operand and ``b``, a cycle later (rule N3)."""
-        a, present = self.o_a, Signal(name=f"s1_present_{number}")
+        a, present = self.o_a, register(name=f"s1_present_{number}")
         flags = Signal(product_flags(self.geometry), name=f"flags_{number}")
         group, negative, nan, infinite, zero = (
-            Signal.like(flags.group, name=f"s1_group_{number}"),
-            *(Signal(name=f"s1_{name}_{number}") for name in (
+            register_like(flags.group, name=f"s1_group_{number}"),
+            *(register(name=f"s1_{name}_{number}") for name in (
                 "negative", "nan", "infinite", "zero")))
         m.d.sync += [
             present.eq(a.present),

@@ -4,7 +4,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import delayed
+from .arithmetic import delayed, register, register_like
 from .decode import Decoder
 from .formats import FORMATS, FormatCode
 from .geometry import DECODE_LATENCY
@@ -75,8 +75,8 @@ class Loader(wiring.Component):
         lanes, bank = self.geometry.lanes, self.number[0]
 
         is_busy, row, lane = Signal(), Signal(16), Signal(range(max(2, lanes)))
-        operation, wide, is_empty = Signal(Operation), Signal(), Signal()
-        rows_beyond, all_beyond = Signal(signed(17)), Signal(signed(17))  # behind the next index
+        operation, wide, is_empty = register(Operation), register(), register()
+        rows_beyond, all_beyond = (register(signed(17)) for _ in "12")  # behind the next index
         # A row of words holds the tile's anchors, those of a block of scales, or an index.
         is_first, is_anchors = Signal(), Signal()
         ends_row = Signal(init=lanes == 1)  # the word is that of the last lane
@@ -88,6 +88,8 @@ class Loader(wiring.Component):
         ]
         # What follows from an operation is worked out in the cycle after.
         new, accepts, s1_accepts = self.i_operation.payload, Signal(), Signal()
+        tiles = register_like(self.tiles)
+        m.d.comb += self.tiles.eq(tiles)
         m.d.comb += accepts.eq(self.i_operation.valid & self.i_operation.ready)
         m.d.sync += s1_accepts.eq(accepts)
         with m.If(accepts):
@@ -96,8 +98,7 @@ class Loader(wiring.Component):
                 all_beyond.eq(new.k - 2), is_first.eq(1), is_anchors.eq(1), row.eq(0),
             ]
         with m.If(s1_accepts):  # its first words are anchors: no row of indices ends yet
-            m.d.sync += [rows_beyond.eq(all_beyond),
-                         *self._tile(self.tiles[bank], operation, wide)]
+            m.d.sync += [rows_beyond.eq(all_beyond), *self._tile(tiles[bank], operation, wide)]
         with m.If(takes):
             m.d.sync += lane.eq(Mux(ends_row, 0, lane + 1))
             if lanes > 1:
@@ -117,7 +118,7 @@ class Loader(wiring.Component):
             place.wide.eq(wide),
             place.write.eq(takes & ~is_anchors), place.done.eq(takes & ends_row & is_done),
         ]
-        m.d.comb += self.o_place.eq(delayed(m, place, DECODE_LATENCY, "place"))
+        m.d.comb += self.o_place.eq(delayed(m, place, DECODE_LATENCY, "place", reset_less=False))
         self._decode(m, anchors, operation.format_b)
         return m
 
@@ -125,7 +126,7 @@ class Loader(wiring.Component):
         """Keep the tile's anchors for the drain; give those of the lane whose word comes next."""
         # A ring of them: its head is the next lane's.
         lanes, word = self.geometry.lanes, data.View(AnchorWord, self.i_b.payload)
-        ring = Signal(data.ArrayLayout(self.o_anchors.shape(), lanes))
+        ring = register(data.ArrayLayout(self.o_anchors.shape(), lanes))
         anchors = Signal.like(self.o_anchors)
         m.d.comb += [anchors[n].eq(word[n]) for n in range(COLUMNS)]
         m.d.sync += [

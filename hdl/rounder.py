@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .accumulate import Accumulate
-from .arithmetic import shift_right
+from .arithmetic import register, register_like, shift_right
 from .formats import FORMATS, FP32, FormatCode
 from .geometry import ROUND_LATENCY
 from .layouts import Result
@@ -115,7 +115,7 @@ class Normaliser(wiring.Component):
             width=self.width, magnitude_width=self.width, target=self.target)
         m.d.comb += [negate.clear.eq(1), negate.magnitude.eq(self.i.sum),
                      negate.negative.eq(self.i.sum[-1])]
-        s1, s1_magnitude = Signal(NORMALISED), Signal(self.width)
+        s1, s1_magnitude = register(NORMALISED), register(self.width)
         m.d.sync += [
             s1_magnitude.eq(negate.o),
             s1.exponent.eq(self.i.weight + (self.width - 1)),
@@ -128,8 +128,9 @@ class Normaliser(wiring.Component):
         ]
 
         # Which groups of bits, from the top, are zeros: the large steps look at nothing else.
-        stage, magnitude = Signal(NORMALISED, name="s2"), Signal(self.width, name="s2_magnitude")
-        clear = Signal(-(-self.width // GROUP), name="s2_is_clear")
+        stage = register(NORMALISED, name="s2")
+        magnitude = register(self.width, name="s2_magnitude")
+        clear = register(-(-self.width // GROUP), name="s2_is_clear")
         m.d.sync += [
             stage.eq(s1), magnitude.eq(s1_magnitude),
             clear.eq(Cat(~s1_magnitude[max(0, high - GROUP):high].any()
@@ -148,16 +149,17 @@ class Normaliser(wiring.Component):
                 taken.insert(0, skips)
                 dropped |= part
             last = left == 1
-            following = self.o if last else Signal(NORMALISED, name=f"s{number + 3}")
+            following = register(NORMALISED, name=f"s{number + 3}")
             m.d.sync += [following.eq(stage), following.sticky.eq(dropped)]
             if last:
                 m.d.sync += [
                     following.exponent.eq(stage.exponent - Cat(taken)),
                     following.significand.eq(Cat(Const(0, KEPT - len(shifted)), shifted)),
                 ]
+                m.d.comb += self.o.eq(following)
                 continue
             magnitude, s_clear, s_taken = (
-                Signal(len(value), name=f"s{number + 3}_{name}") for value, name in (
+                register(len(value), name=f"s{number + 3}_{name}") for value, name in (
                     (shifted, "magnitude"), (clear, "is_clear"), (Cat(taken), "taken")))
             m.d.sync += [magnitude.eq(shifted), s_clear.eq(clear), s_taken.eq(Cat(taken))]
             stage, clear, taken = following, s_clear, list(s_taken)
@@ -197,7 +199,7 @@ class Packer(wiring.Component):
 
         # The grid: narrower significands and subnormals leave further bits behind.
         s1, lowest, biased, excess = (
-            Signal(NORMALISED), Signal(signed(9)), Signal(signed(9)), Signal(range(KEPT)))
+            register(NORMALISED), register(signed(9)), register(signed(9)), register(range(KEPT)))
         m.d.sync += s1.eq(self.i)
         with m.Switch(self.i.result):
             for fmt in FORMATS.values():
@@ -207,8 +209,8 @@ class Packer(wiring.Component):
                         biased.eq(1 - fmt.min_exponent),
                         excess.eq(FP32.mantissa_width - fmt.mantissa_width),
                     ]
-        s2, s2_below, s2_excess = Signal(NORMALISED), Signal(signed(15)), Signal.like(excess)
-        s2_field = Signal(15)  # the biased exponent, if it is a normal value's
+        s2, s2_below, s2_excess = register(NORMALISED), register(signed(15)), register_like(excess)
+        s2_field = register(15)  # the biased exponent, if it is a normal value's
         m.d.sync += [
             s2.eq(s1),
             s2_excess.eq(excess),
@@ -218,8 +220,8 @@ class Packer(wiring.Component):
 
         # From KEPT + 1 places on only the sticky bit is left.
         is_subnormal = s2_below > 0
-        s3, s3_below, s3_excess = Signal(NORMALISED), Signal(range(32)), Signal.like(excess)
-        s3_field, s3_has_field = Signal(FIELD), Signal()
+        s3, s3_below, s3_excess = register(NORMALISED), register(range(32)), register_like(excess)
+        s3_field, s3_has_field = register(FIELD), register()
         m.d.sync += [
             s3.eq(s2),
             s3_below.eq(Mux(is_subnormal, Mux(s2_below > 31, 31, s2_below), 0)),
@@ -228,7 +230,7 @@ class Packer(wiring.Component):
             s3_has_field.eq(~is_subnormal & s2.significand[-1]),
         ]
         drop = s3_excess + s3_below
-        s4, s4_amount, s4_field = Signal(NORMALISED), Signal(range(32)), Signal(FIELD)
+        s4, s4_amount, s4_field = register(NORMALISED), register(range(32)), register(FIELD)
         m.d.sync += [
             s4.eq(s3),
             s4_amount.eq(Mux(drop > 31, 31, drop)),
@@ -239,10 +241,10 @@ class Packer(wiring.Component):
         for name, places in (("s5", slice(3, 5)), ("s6", slice(0, 3))):
             shifted, dropped = shift_right(m, kept, amount[places], unit=1 << places.start)
             following, kept, sticky_before, sticky = (
-                Signal(NORMALISED, name=name), Signal(KEPT, name=f"{name}_kept"), sticky,
-                Signal(name=f"{name}_sticky"))
-            following_amount = Signal.like(amount, name=f"{name}_amount")
-            following_field = Signal.like(field, name=f"{name}_field")
+                register(NORMALISED, name=name), register(KEPT, name=f"{name}_kept"), sticky,
+                register(name=f"{name}_sticky"))
+            following_amount = register_like(amount, name=f"{name}_amount")
+            following_field = register_like(field, name=f"{name}_field")
             m.d.sync += [following.eq(stage), kept.eq(shifted), sticky.eq(dropped | sticky_before),
                          following_amount.eq(amount), following_field.eq(field)]
             stage, amount, field = following, following_amount, following_field
@@ -257,8 +259,8 @@ class Packer(wiring.Component):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
                     m.d.comb += fields.eq(Cat(kept[1:1 + fmt.mantissa_width], field))
-        s7, s7_fields, s7_rounds_up = Signal(NORMALISED), Signal.like(fields), Signal()
-        s8, s8_magnitude = Signal(NORMALISED), Signal.like(fields)
+        s7, s7_fields, s7_rounds_up = register(NORMALISED), register_like(fields), register()
+        s8, s8_magnitude = register(NORMALISED), register_like(fields)
         m.d.sync += [
             s7.eq(stage), s7_fields.eq(fields), s7_rounds_up.eq(kept[0] & (sticky | kept[1])),
             s8.eq(s7), s8_magnitude.eq(s7_fields + s7_rounds_up),
@@ -266,14 +268,14 @@ class Packer(wiring.Component):
 
         # Whether the magnitude is beyond each format's largest.
         s9, s9_magnitude, s9_exceeds = (
-            Signal(NORMALISED), Signal.like(fields), Signal(len(FORMATS)))
+            register(NORMALISED), register_like(fields), register(len(FORMATS)))
         m.d.sync += [
             s9.eq(s8), s9_magnitude.eq(s8_magnitude),
             s9_exceeds.eq(Cat(_exceeds(s8_magnitude, fmt) for fmt in FORMATS.values())),
         ]
-        s10 = Signal(NORMALISED)
-        s10_value, s10_beyond, s10_canonical = Signal(32), Signal(32), Signal(32)
-        s10_is_nan, s10_overflows = Signal(), Signal()
+        s10 = register(NORMALISED)
+        s10_value, s10_beyond, s10_canonical = register(32), register(32), register(32)
+        s10_is_nan, s10_overflows = register(), register()
         m.d.sync += s10.eq(s9)
         with m.Switch(s9.result):
             for exceeds, fmt in zip(s9_exceeds, FORMATS.values(), strict=True):
@@ -290,7 +292,9 @@ class Packer(wiring.Component):
                         s10_is_nan.eq(s9.nan | (0 if fmt.ieee else overflows & ~s9.saturate)),
                     ]
         bits = Mux(s10_is_nan, s10_canonical, Mux(s10_overflows, s10_beyond, s10_value))
-        m.d.sync += [self.o.data.eq(bits), self.o.lost.eq(s10.lost), self.o.last.eq(s10.last)]
+        o = register(Result)
+        m.d.sync += [o.data.eq(bits), o.lost.eq(s10.lost), o.last.eq(s10.last)]
+        m.d.comb += self.o.eq(o)
         return m
 
 

@@ -11,7 +11,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import any_of
+from .arithmetic import any_of, register, register_like
 from .bitstream import check_block
 from .buffer import StreamBuffer
 from .formats import FormatCode
@@ -97,9 +97,10 @@ class Picker(wiring.Component):
         m = Module()
         # What is given, what is left of it, and the same of the bits that come next.
         s1_valid, s1, s1_others = (
-            Signal(), Signal.like(self.o.payload), Signal.like(self.i.payload.bits))
-        o, others, moves = self.o.payload, Signal.like(s1_others), Signal()
+            Signal(), register_like(self.o.payload), register_like(self.i.payload.bits))
+        o, others, moves = register_like(self.o.payload), register_like(s1_others), Signal()
         m.d.comb += [
+            self.o.payload.eq(o),
             moves.eq(~self.o.valid | (self.o.ready & o.is_last)),
             self.i.ready.eq(~s1_valid | moves),
         ]
@@ -194,7 +195,7 @@ class Skipper(wiring.Component):
             max_k=self.max_k, scale_block=self.scale_block)
         wiring.connect(m, wiring.flipped(self.i_values), unpacker.i_values)
         wiring.connect(m, unpacker.o, wiring.flipped(self.o))
-        s3_valid, s3 = Signal(), Signal(element_layout(self.max_k, self.scale_block))
+        s3_valid, s3 = Signal(), register(element_layout(self.max_k, self.scale_block))
         m.d.comb += [
             elements.o.ready.eq(unpacker.has_room),
             unpacker.i.valid.eq(s3_valid),

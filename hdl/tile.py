@@ -12,6 +12,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import register, register_like
 from .force import ForceReader
 from .geometry import Kind
 from .lane import COLUMNS, lane_word
@@ -55,16 +56,20 @@ class TileCursor(wiring.Component):
         m = Module()
         # Two tiles are loaded at most, so the one after this always has a place to wait in: what
         # follows a tile is not for its last row to look up.
-        waiting, has_waiting = Signal(Tile), Signal()
-        moves, taken = Signal(), Signal()
-        m.d.comb += [taken.eq(self.o.valid & self.o.ready), moves.eq(taken | ~self.o.valid)]
+        waiting, has_waiting = register(Tile), Signal()
+        moves, taken, tile = Signal(), Signal(), register(Tile)
+        m.d.comb += [
+            self.o.payload.eq(tile),
+            taken.eq(self.o.valid & self.o.ready),
+            moves.eq(taken | ~self.o.valid),
+        ]
         with m.If(self.next_row):
-            m.d.sync += self.o.payload.rows_beyond.eq(self.o.payload.rows_beyond - 1)
+            m.d.sync += tile.rows_beyond.eq(tile.rows_beyond - 1)
         with m.If(moves):
-            m.d.sync += [self.o.valid.eq(has_waiting), self.o.payload.eq(waiting),
+            m.d.sync += [self.o.valid.eq(has_waiting), tile.eq(waiting),
                          has_waiting.eq(0)]
         with m.If(taken):
-            m.d.sync += self.is_loaded.bit_select(self.o.payload.number[0], 1).eq(0)
+            m.d.sync += self.is_loaded.bit_select(tile.number[0], 1).eq(0)
         with m.If(self.done):
             m.d.sync += [self.is_loaded.bit_select(self.done_bank, 1).eq(1),
                          has_waiting.eq(1), waiting.eq(self.tiles[self.done_bank])]
@@ -131,7 +136,7 @@ class TileBuffer(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i_b), loader.i_b)
         self._anchors(m, loader)
 
-        s1_word, s1_place = Signal.like(loader.o), Signal.like(loader.o_place)
+        s1_word, s1_place = register_like(loader.o), Signal.like(loader.o_place)
         m.d.sync += [s1_word.eq(loader.o), s1_place.eq(loader.o_place)]
         m.d.comb += [
             self.o_word.slots.eq(loader.o),
@@ -184,8 +189,8 @@ class TileBuffer(wiring.Component):
         wiring.connect(m, wiring.flipped(self.o_force), reader.o)
         places = WINDOW.bit_length() - 1
         s2_place, s2_is_special, s2_ends_window = Signal.like(s1_place), Signal(), Signal()
-        s2_index, half = Signal(WINDOW), places // 2
-        s1_low, s1_high = Signal(1 << half), Signal(1 << places - half)
+        s2_index, half = register(WINDOW), places // 2
+        s1_low, s1_high = register(1 << half), register(1 << places - half)
         m.d.sync += [
             s1_low.eq(1 << place.row[:half]),
             s1_high.eq(1 << place.row[half:places]),

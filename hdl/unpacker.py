@@ -4,7 +4,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import any_of
+from .arithmetic import any_of, register, register_like
 from .bitstream import by_width
 from .buffer import StreamBuffer
 from .formats import FormatCode
@@ -57,8 +57,10 @@ class Waiting(wiring.Component):
             read.addr.eq(begin),
         ]
         m.d.sync += [end.eq(end + self.i.valid), self.has_room.eq(waiting < self.DEPTH // 2)]
+        payload = register_like(self.o.payload)
+        m.d.comb += self.o.payload.eq(payload)
         with m.If(self.o.ready | ~self.o.valid):
-            m.d.sync += [self.o.valid.eq(begin != end), self.o.payload.eq(read.data),
+            m.d.sync += [self.o.valid.eq(begin != end), payload.eq(read.data),
                          begin.eq(begin + (begin != end))]
         return m
 
@@ -117,7 +119,7 @@ class ValueUnpacker(wiring.Component):
 
         m.submodules.joined = joined = StreamBuffer(token)
         wiring.connect(m, joined.o, wiring.flipped(self.o))
-        word, has_word = Signal(WORD_WIDTH), Signal()
+        word, has_word = register(WORD_WIDTH), Signal()
         element, joins = placed.o.payload, Signal()
         m.d.comb += [
             joined.i.valid.eq(placed.o.valid & (~element.takes_value | has_word)),
