@@ -95,10 +95,8 @@ class Loader(wiring.Component):
         with m.If(accepts):
             m.d.sync += [
                 is_busy.eq(1), operation.eq(new), wide.eq(is_wide(new)), is_empty.eq(new.k == 0),
-                all_beyond.eq(new.k - 2), is_first.eq(1), is_anchors.eq(1), row.eq(0),
+                all_beyond.eq(new.k - 2), is_first.eq(1), is_anchors.eq(1),
             ]
-        with m.If(s1_accepts):  # its first words are anchors: no row of indices ends yet
-            m.d.sync += [rows_beyond.eq(all_beyond), *self._tile(tiles[bank], operation, wide)]
         with m.If(takes):
             m.d.sync += lane.eq(Mux(ends_row, 0, lane + 1))
             if lanes > 1:
@@ -110,6 +108,9 @@ class Loader(wiring.Component):
                     m.d.sync += rows_beyond.eq(rows_beyond - 1)
                 with m.If(is_done):
                     m.d.sync += [is_busy.eq(0), self.number.eq(self.number + 1)]
+        with m.If(s1_accepts):  # its first words are anchors: no row of indices ends yet
+            m.d.sync += [row.eq(0), rows_beyond.eq(all_beyond),
+                         *self._tile(tiles[bank], operation, wide)]
 
         anchors = self._anchors(m, lane, takes, is_first, is_anchors)
         place = Signal(place_layout(self.geometry))

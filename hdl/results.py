@@ -12,7 +12,7 @@ __all__ = ["RESULTS_LATENCY", "ROOM_LATENCY", "ResultBuffer"]
 RESULTS_LATENCY = RAM_LATENCY + 1
 """Cycles from a result to ``o``, if none wait before it."""
 
-ROOM_LATENCY = 4
+ROOM_LATENCY = 5
 """Cycles from a result that is taken to the cycle in which ``has_room``, once more registered, may
 decide about a row."""
 
@@ -58,8 +58,8 @@ class ResultBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         free = Signal(range(self.depth + 1), init=self.depth)  # and not reserved
-        change = Signal(signed(len(self.reserve) + 1))
-        m.d.sync += [change.eq((self.o.valid & self.o.ready) - self.reserve),
+        change, taken = Signal(signed(len(self.reserve) + 1)), Signal()
+        m.d.sync += [taken.eq(self.o.valid & self.o.ready), change.eq(taken - self.reserve),
                      free.eq(free + change), self.has_room.eq(free >= 2 * self.row)]
 
         m.submodules.memory = mem = Ram(width=Result.size, depth=self.depth, target=self.target)

@@ -169,9 +169,10 @@ class Vpcu(wiring.Component):
         rows = self._rows(m, tiles)
         row = rows.payload
 
-        # The sums of a row take as many cycles to leave as there are accumulators.
+        # The sums of a row take as many cycles to leave as there are accumulators: while
+        # ``wait`` is not negative and in the two cycles before, others may not be captured.
         columns = geometry.lanes * COLUMNS
-        columns_left, is_blocked, may_capture = Signal(range(columns)), Signal(), Signal()
+        wait, may_capture = Signal(range(-1, columns - 2), init=-1), Signal()
         captures, may_issue, issues = Signal(), Signal(), Signal()
         m.d.comb += [
             may_issue.eq(rows.valid & ~(token.last & row.drain & ~may_capture)),
@@ -180,11 +181,10 @@ class Vpcu(wiring.Component):
             self.i_a.ready.eq(may_issue),
             rows.ready.eq(issues & token.last),
         ]
-        is_first, stays_blocked = Signal(init=1), is_blocked & (columns_left != 1)
+        is_first = Signal(init=1)
         m.d.sync += [
-            columns_left.eq(Mux(captures, columns - 1, columns_left - 1)),
-            is_blocked.eq(captures | stays_blocked),
-            may_capture.eq(~captures & ~stays_blocked & results.has_room),
+            wait.eq(Mux(captures, columns - 3, wait - (wait >= 0))),
+            may_capture.eq(~captures & (wait < 0) & results.has_room),
             results.reserve.eq(Mux(captures, Mux(row.captured.wide, geometry.lanes, columns), 0)),
         ]
         with m.If(issues):
