@@ -16,14 +16,19 @@ _TABLE = sum(((a & ~b & 1) ^ c ^ d) << (a | b << 1 | c << 2 | d << 3)
 
 
 class Accumulate(wiring.Component):
-    """Adds a signed magnitude to a sum: o = (0 if clear else sum) +- magnitude, modulo 2^width.
+    """Adds a signed magnitude to a sum: o = (0 if clear else sum) + magnitude, or + ~magnitude if
+    it is negative, + carry.
+
+    With ``carry`` = ``negative`` that is the sum plus or minus the magnitude, modulo 2^width. A
+    wider sum is cut in halves, since a carry takes 71 ps for two bits: the lower half's carry goes
+    through a register to the upper half, which adds a cycle later.
 
     Parameters
     ----------
     width : int
         Bits of the sum, two's complement.
     magnitude_width : int
-        Bits of the magnitude, fewer than ``width``.
+        Bits of the magnitude, at most ``width``.
     target : str
         ``"generic"``: inferred; ``"ecp5"``: one CCU2C for two bits, and no logic beside it (Yosys
         spends a LUT for each bit on the clearing, and one on the sign).
@@ -34,21 +39,25 @@ class Accumulate(wiring.Component):
         What is added to.
     clear : In(1)
         Start from zero.
-    magnitude : In(magnitude_width), negative : In(1)
+    magnitude : In(magnitude_width), negative : In(1), carry : In(1)
         What is added.
-    o : Out(width)
-        The new sum.
+    o : Out(width + 1)
+        The new sum, and the carry out of it above.
 
     Timing
     ------
     Combinational.
+
+    Source
+    ------
+    71 ps: nextpnr-ecp5 0.11.1, speed grade 6, from carry to carry of a CCU2C.
     """
 
     def __init__(self, *, width, magnitude_width, target="generic"):
         self.width, self.magnitude_width, self.target = width, magnitude_width, target
         super().__init__({
             "sum": In(width), "clear": In(1), "magnitude": In(magnitude_width), "negative": In(1),
-            "o": Out(width),
+            "carry": In(1), "o": Out(width + 1),
         })
 
     def elaborate(self, platform):
@@ -58,21 +67,25 @@ class Accumulate(wiring.Component):
             return m
         extended = Cat(self.magnitude, Const(0, self.width - self.magnitude_width))
         m.d.comb += self.o.eq(Mux(self.clear, 0, self.sum)
-                              + Mux(self.negative, ~extended, extended) + self.negative)
+                              + (extended ^ self.negative.replicate(self.width)) + self.carry)
         return m
 
     def _chain(self, m):
-        carry, even = self.negative, self.width + self.width % 2
+        carry, even = self.carry, self.width + 2 - self.width % 2
         total = Signal(even)
         for place in range(0, even, 2):
             ports = {}
             for half in range(2):
                 bit = place + half
+                # Above the sum both addends are zero: what comes out there is the carry.
+                if bit < self.width:
+                    upper = self.magnitude[bit] if bit < self.magnitude_width else Const(0)
+                else:
+                    upper = self.negative
                 ports |= {
                     f"i_A{half}": self.sum[bit] if bit < self.width else Const(0),
                     f"i_B{half}": self.clear,
-                    f"i_C{half}": (self.magnitude[bit] if bit < self.magnitude_width
-                                   else Const(0)),
+                    f"i_C{half}": upper,
                     f"i_D{half}": self.negative,
                     f"o_S{half}": total[bit],
                 }

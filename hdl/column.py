@@ -32,7 +32,8 @@ class Column(wiring.Component):
                                       `-> lost             ^---------'
 
     ``product`` and ``flags`` come together, ``clear`` two cycles later, with the addition. There
-    is one in each cycle: where nothing is to be added, it is zero.
+    is one in each cycle: where nothing is to be added, it is zero. The upper half of the sum and of
+    ``drained`` is a cycle behind the rest.
     """
 
     def __init__(self, *, geometry):
@@ -57,24 +58,41 @@ class Column(wiring.Component):
                      s2_flags.eq(s1_flags)]
         s2_lost = self._lost(m, s1_product, s2_flags.group[2:])
 
-        # Accumulate; max_k products stay within the window.
-        m.submodules.adder = adder = Accumulate(
-            width=geometry.accumulator_width, magnitude_width=width, target=geometry.target)
+        # Accumulate; max_k products stay within the window. The upper half does all a cycle later.
+        half = geometry.lower_width
         s3, drained = register(geometry.drained), register(geometry.drained)
-        m.d.comb += [
-            adder.sum.eq(s3.sum), adder.clear.eq(self.clear),
-            adder.magnitude.eq(s2_magnitude), adder.negative.eq(s2_flags.negative),
+        s3_carry, s3_magnitude, s3_negative, s3_clear, s1_capture = (
+            register(), register(max(0, width - half)), register(), register(), register())
+        lower = self._add(m, "lower", s3.sum[:half], self.clear, s2_magnitude[:half],
+                          s2_flags.negative, s2_flags.negative)
+        upper = self._add(m, "upper", s3.sum[half:], s3_clear, s3_magnitude, s3_negative, s3_carry)
+        m.d.sync += [
+            Cat(s3.sum[:half], s3_carry).eq(lower),
+            s3_magnitude.eq(s2_magnitude[half:]), s3_negative.eq(s2_flags.negative),
+            s3_clear.eq(self.clear), s1_capture.eq(self.capture),
+            s3.sum[half:].eq(upper),
         ]
-        m.d.sync += s3.sum.eq(adder.o)
         for name, value in (("nan", s2_flags.nan), ("lost", s2_lost),
                             ("positive_infinity", s2_flags.positive_infinity),
                             ("negative_infinity", s2_flags.negative_infinity)):
             m.d.sync += s3[name].eq((s3[name] & ~self.clear) | value)
-
-        with m.If(self.capture):
-            m.d.sync += drained.eq(s3)
+            with m.If(self.capture):
+                m.d.sync += drained[name].eq(s3[name])
+        for part, captures in ((slice(0, half), self.capture), (slice(half, None), s1_capture)):
+            with m.If(captures):
+                m.d.sync += drained.sum[part].eq(s3.sum[part])
         m.d.comb += self.drained.eq(drained)
         return m
+
+    def _add(self, m, name, total, clear, magnitude, negative, carry):
+        """Half of an addition: its sum, and the carry above."""
+        m.submodules[name] = adder = Accumulate(
+            width=len(total), magnitude_width=len(magnitude), target=self.geometry.target)
+        m.d.comb += [
+            adder.sum.eq(total), adder.clear.eq(clear), adder.magnitude.eq(magnitude),
+            adder.negative.eq(negative), adder.carry.eq(carry),
+        ]
+        return adder.o
 
     def _shift_bytes(self, m):
         """The product with three bytes below it, shifted right by the group modulo 4."""

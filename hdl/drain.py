@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .accumulate import Accumulate
-from .arithmetic import register
+from .arithmetic import register, register_like
 from .formats import FormatCode
 from .lane import COLUMNS
 from .loader import anchor_address
@@ -14,8 +14,8 @@ from .rounder import WEIGHT, exact_sum
 
 __all__ = ["DRAIN_LATENCY", "Drain", "captured"]
 
-DRAIN_LATENCY = 4
-"""Cycles from ``capture`` to the first column's sum: capture, two in the lane, add."""
+DRAIN_LATENCY = 5
+"""Cycles from ``capture`` to the first column's sum: capture, two in the lane, add by halves."""
 
 
 captured = data.StructLayout({
@@ -44,7 +44,8 @@ class Drain(wiring.Component):
     selected : Out(1)
         Column 0 of lane 0 is to leave, and all others after it.
     sums : In(geometry.drained)
-        What the lanes drain: the first one two cycles after ``selected``.
+        What the lanes drain: the first one two cycles after ``selected``, and the upper half of its
+        sum a cycle later.
     anchor_address : Out(anchor_address(geometry))
         Tile number and lane.
     anchors : In(ArrayLayout(geometry.anchor_shape, 4))
@@ -54,7 +55,7 @@ class Drain(wiring.Component):
 
     Timing
     ------
-    The sum of column n leaves ``DRAIN_LATENCY`` (4) + n cycles after ``capture``. The next
+    The sum of column n leaves ``DRAIN_LATENCY`` (5) + n cycles after ``capture``. The next
     ``capture`` is 4 * lanes cycles after it, or later.
     """
 
@@ -99,7 +100,7 @@ class Drain(wiring.Component):
             m.d.sync += [following.eq(places[-1]), row.eq(rows[-1])]
             places.append(following)
             rows.append(row)
-        total = self._add(m, self.sums, places[-3], rows[-3])
+        total = self._add(m, self.sums, places[1], rows[1])
         m.d.comb += self.o.payload.weight.eq(rows[-1].weight + self._anchor(m, places, rows))
         m.d.comb += [
             self.o.valid.eq(places[-1].valid
@@ -116,26 +117,39 @@ class Drain(wiring.Component):
 
         ``place`` and ``row`` are those of the sums that come next.
         """
-        geometry = self.geometry
-        total = register(geometry.drained)
-        if not geometry.is_wide:
-            m.d.sync += total.eq(sums)
-            return total
-        m.submodules.adder = adder = Accumulate(
-            width=geometry.accumulator_width, magnitude_width=geometry.accumulator_width,
-            target=geometry.target)
-        begins = register()
-        m.d.sync += begins.eq(~row.wide | (place.column == 0))
-        m.d.comb += [adder.sum.eq(total.sum), adder.clear.eq(begins),
-                     adder.magnitude.eq(sums.sum)]
-        m.d.sync += total.sum.eq(adder.o)
-        for name in ("nan", "positive_infinity", "negative_infinity", "lost"):
+        geometry, half = self.geometry, self.geometry.lower_width
+        total, begins, s1_begins, carry = register(geometry.drained), register(), register(), (
+            register())
+        flags = ("nan", "positive_infinity", "negative_infinity", "lost")
+        m.d.sync += [begins.eq(~row.wide | (place.column == 0) if geometry.is_wide else 1),
+                     s1_begins.eq(begins)]
+        for name in flags:
             m.d.sync += total[name].eq((total[name] & ~begins) | sums[name])
-        return total
+        for name, part, clear, carried in (("lower", slice(0, half), begins, 0),
+                                           ("upper", slice(half, None), s1_begins, carry)):
+            if not geometry.is_wide:
+                m.d.sync += total.sum[part].eq(sums.sum[part])
+                continue
+            width = len(total.sum[part])
+            m.submodules[name] = adder = Accumulate(
+                width=width, magnitude_width=width, target=geometry.target)
+            m.d.comb += [adder.sum.eq(total.sum[part]), adder.clear.eq(clear),
+                         adder.magnitude.eq(sums.sum[part]), adder.carry.eq(carried)]
+            m.d.sync += total.sum[part].eq(adder.o)
+            if name == "lower":
+                m.d.sync += carry.eq(adder.o[-1])
+
+        # Both halves at once again.
+        whole = register(geometry.drained)
+        m.d.sync += [whole.sum[:half].eq(total.sum[:half]),
+                     *(whole[name].eq(total[name]) for name in flags)]
+        found = Signal(geometry.drained)
+        m.d.comb += [found.eq(whole), found.sum[half:].eq(total.sum[half:])]
+        return found
 
     def _anchor(self, m, places, rows):
         """The anchor of the column whose sum is on the way to the rounder."""
-        anchor = register(self.geometry.anchor_shape)
-        column = Mux(rows[RAM_LATENCY].wide, 0, places[RAM_LATENCY].column)
-        m.d.sync += anchor.eq(self.anchors[column])
+        anchors, anchor = register_like(self.anchors), register(self.geometry.anchor_shape)
+        column = Mux(rows[RAM_LATENCY + 1].wide, 0, places[RAM_LATENCY + 1].column)
+        m.d.sync += [anchors.eq(self.anchors), anchor.eq(anchors[column])]
         return anchor

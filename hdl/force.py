@@ -1,9 +1,11 @@
 """The force windows: which rows of a tile of B hold an Inf or a NaN and may not be skipped."""
 
 from amaranth.hdl import *
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import register
+from .formats import FormatCode
 from .layouts import ForceWindow
 from .loader import WINDOW, Tile
 
@@ -11,7 +13,7 @@ __all__ = ["ForceReader"]
 
 
 class ForceReader(wiring.Component):
-    """Gives the force windows of each row of a loaded tile: one per cycle, the first one two
+    """Gives the force windows of each row of a loaded tile: one per cycle, the first one three
     cycles after ``i`` is valid.
 
     Parameters
@@ -55,14 +57,17 @@ class ForceReader(wiring.Component):
             self.next_row.eq(self.read & self.i.valid & is_last),
             self.i.ready.eq(self.read & is_last & (tile.rows_beyond < 0)),
         ]
-        s1_valid, s1, s1_is_none, s2_is_none = (
-            Signal(), Signal(ForceWindow), Signal(), Signal())
+        about = data.StructLayout({"last": 1, "format": FormatCode, "is_none": 1})
+        s1_valid, s2_valid, s1, s2, o = (
+            Signal(), Signal(), register(about), register(about), register(ForceWindow))
+        m.d.comb += self.o.payload.eq(o)
         with m.If(self.read):
             m.d.sync += [
-                s1_valid.eq(self.i.valid), self.o.valid.eq(s1_valid),
-                s1.last.eq(is_last), self.o.payload.last.eq(s1.last),
-                s1.format.eq(tile.format_a), self.o.payload.format.eq(s1.format),
-                s1_is_none.eq(tile.is_empty), s2_is_none.eq(s1_is_none),
+                s1_valid.eq(self.i.valid), s2_valid.eq(s1_valid), self.o.valid.eq(s2_valid),
+                s1.last.eq(is_last), s1.format.eq(tile.format_a), s1.is_none.eq(tile.is_empty),
+                s2.eq(s1),
+                o.last.eq(s2.last), o.format.eq(s2.format),
+                o.force.eq(Mux(s2.is_none, 0, self.data)),
             ]
             with m.If(self.i.valid):
                 m.d.sync += [
@@ -70,5 +75,4 @@ class ForceReader(wiring.Component):
                     window.eq(Mux(is_last, 0, window + 1)),
                     is_next_last.eq((window + 1)[:places] == tile.last_window[:places]),
                 ]
-        m.d.comb += self.o.payload.force.eq(Mux(s2_is_none, 0, self.data))
         return m

@@ -21,7 +21,7 @@ OPERAND_LATENCY = DECODE_LATENCY + 2
 LANE_LATENCY = MULTIPLIER_LATENCY + 3
 """Cycles from the operands to the accumulator: multiply, align in two steps, add."""
 
-ROUND_LATENCY = 20
+ROUND_LATENCY = 21
 """Cycles from a sum to its rounded result."""
 
 SCALE_BLOCKS = (0, 16, 32, 64)
@@ -151,6 +151,11 @@ class Geometry:
         """Bits of a factor: a narrow operand, or half of a wide one and 2 zeros below."""
         narrow = [f.significand_width + self.fine for f in self.formats if f.width <= 16]
         return max([*narrow, 18]) if self.is_wide else max(narrow)
+
+    @cached_property
+    def lower_width(self):
+        """Bits of the lower half of a sum: the upper one is added a cycle later (`Accumulate`)."""
+        return self.accumulator_width // 2
 
     @cached_property
     def magnitude_width(self):

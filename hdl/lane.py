@@ -52,7 +52,8 @@ class DrainStep(wiring.Component):
 
     ``selected`` is the pulse for column 0; that for the next lane leaves three cycles later. The
     sum of column n leaves n + 2 cycles after ``selected``, that of the lane behind a cycle after
-    it came: so those of all lanes follow each other without a gap.
+    it came: so those of all lanes follow each other without a gap. The sums' upper halves do so a
+    cycle later than the rest.
     """
 
     def __init__(self, *, geometry):
@@ -66,22 +67,31 @@ class DrainStep(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         selected = [self.i_selected]
-        for number in range(1, COLUMNS):
+        for number in range(1, COLUMNS + 1):
             stage = Signal(name=f"s{number}_selected")
             m.d.sync += stage.eq(selected[-1])
             selected.append(stage)
-        m.d.comb += self.o_selected.eq(selected[-1])
+        m.d.comb += self.o_selected.eq(selected[COLUMNS - 1])
         # And and or: a look-up table takes two columns, or three partial results.
-        partial = []
-        for first in range(0, COLUMNS, 2):
-            result = register(self.geometry.drained.size, name=f"s1_sums_{first}")
-            parts = [Mux(selected[n], self.drained[n].as_value(), 0) for n in (first, first + 1)]
-            m.d.sync += result.eq(parts[0] | parts[1])
-            partial.append(result)
-        s2_sums = register(self.geometry.drained.size)
-        m.d.sync += s2_sums.eq(partial[0] | partial[1] | self.i.as_value())
-        m.d.comb += self.o.as_value().eq(s2_sums)
+        s2_sums, half = register(self.geometry.drained), self.geometry.lower_width
+        for late in range(2):
+            partial = []
+            for first in range(0, COLUMNS, 2):
+                parts = [Mux(selected[n + late], _half(self.drained[n], half, late), 0)
+                         for n in (first, first + 1)]
+                partial.append(delayed(m, parts[0] | parts[1], 1, f"sums_{first}_{late}"))
+            m.d.sync += _half(s2_sums, half, late).eq(
+                partial[0] | partial[1] | _half(self.i, half, late))
+        m.d.comb += self.o.eq(s2_sums)
         return m
+
+
+def _half(drained, half, late):
+    """What of a drained sum comes first, or the upper half of the sum, a cycle ``late``."""
+    if late:
+        return drained.sum[half:]
+    return Cat(drained.sum[:half], *(drained[name] for name, _ in drained.shape()
+                                     if name != "sum"))
 
 
 class Lane(wiring.Component):

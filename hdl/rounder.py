@@ -51,7 +51,7 @@ class Rounder(wiring.Component):
 
     Timing
     ------
-    One result per cycle, latency ``ROUND_LATENCY`` (20) cycles.
+    One result per cycle, latency ``ROUND_LATENCY`` (21) cycles.
 
     Numerics
     --------
@@ -95,7 +95,7 @@ NORMALISED = data.StructLayout({
 
 
 class Normaliser(wiring.Component):
-    """Sign, exponent and the leading bits of a sum, the rest gathered in ``sticky``: 9 cycles.
+    """Sign, exponent and the leading bits of a sum, the rest gathered in ``sticky``: 10 cycles.
 
     The leading one is the significand's upper bit; a zero has the significand 0.
     """
@@ -111,13 +111,14 @@ class Normaliser(wiring.Component):
 
         # Sign and magnitude, at most 2^(width - 1).
         special = self.i.nan | self.i.positive_infinity | self.i.negative_infinity
-        m.submodules.negate = negate = Accumulate(
-            width=self.width, magnitude_width=self.width, target=self.target)
-        m.d.comb += [negate.clear.eq(1), negate.magnitude.eq(self.i.sum),
-                     negate.negative.eq(self.i.sum[-1])]
-        s1, s1_magnitude = register(NORMALISED), register(self.width)
+        # The lower half first, its carry a cycle later.
+        half, sign = self.width // 2, self.i.sum[-1]
+        s1, s1_lower, s1_carry, s1_upper, s1_sign = (
+            register(NORMALISED), register(half), register(), register(self.width - half),
+            register())
         m.d.sync += [
-            s1_magnitude.eq(negate.o),
+            Cat(s1_lower, s1_carry).eq(self._negate(m, "lower", self.i.sum[:half], sign, sign)),
+            s1_upper.eq(self.i.sum[half:]), s1_sign.eq(sign),
             s1.exponent.eq(self.i.weight + (self.width - 1)),
             s1.negative.eq(Mux(special, self.i.negative_infinity & ~self.i.nan,
                                self.i.sum[-1])),
@@ -127,13 +128,17 @@ class Normaliser(wiring.Component):
             *(s1[name].eq(self.i[name]) for name in ("result", "saturate", "last")),
         ]
 
+        s2, s2_magnitude = register(NORMALISED), register(self.width)
+        m.d.sync += [s2.eq(s1), s2_magnitude.eq(Cat(
+            s1_lower, self._negate(m, "upper", s1_upper, s1_sign, s1_carry)))]
+
         # Which groups of bits, from the top, are zeros: the large steps look at nothing else.
-        stage = register(NORMALISED, name="s2")
-        magnitude = register(self.width, name="s2_magnitude")
-        clear = register(-(-self.width // GROUP), name="s2_is_clear")
+        stage = register(NORMALISED, name="s3")
+        magnitude = register(self.width, name="s3_magnitude")
+        clear = register(-(-self.width // GROUP), name="s3_is_clear")
         m.d.sync += [
-            stage.eq(s1), magnitude.eq(s1_magnitude),
-            clear.eq(Cat(~s1_magnitude[max(0, high - GROUP):high].any()
+            stage.eq(s2), magnitude.eq(s2_magnitude),
+            clear.eq(Cat(~s2_magnitude[max(0, high - GROUP):high].any()
                          for high in range(self.width, 0, -GROUP))),
         ]
 
@@ -149,7 +154,7 @@ class Normaliser(wiring.Component):
                 taken.insert(0, skips)
                 dropped |= part
             last = left == 1
-            following = register(NORMALISED, name=f"s{number + 3}")
+            following = register(NORMALISED, name=f"s{number + 4}")
             m.d.sync += [following.eq(stage), following.sticky.eq(dropped)]
             if last:
                 m.d.sync += [
@@ -159,11 +164,19 @@ class Normaliser(wiring.Component):
                 m.d.comb += self.o.eq(following)
                 continue
             magnitude, s_clear, s_taken = (
-                register(len(value), name=f"s{number + 3}_{name}") for value, name in (
+                register(len(value), name=f"s{number + 4}_{name}") for value, name in (
                     (shifted, "magnitude"), (clear, "is_clear"), (Cat(taken), "taken")))
             m.d.sync += [magnitude.eq(shifted), s_clear.eq(clear), s_taken.eq(Cat(taken))]
             stage, clear, taken = following, s_clear, list(s_taken)
         return m
+
+    def _negate(self, m, name, value, negative, carry):
+        """Half of a sum without its sign: the bits, and the carry above."""
+        m.submodules[name] = adder = Accumulate(
+            width=len(value), magnitude_width=len(value), target=self.target)
+        m.d.comb += [adder.clear.eq(1), adder.magnitude.eq(value), adder.negative.eq(negative),
+                     adder.carry.eq(carry)]
+        return adder.o
 
 
 def _skip_zeros(m, value, clear, step):

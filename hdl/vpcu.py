@@ -169,8 +169,8 @@ class Vpcu(wiring.Component):
         rows = self._rows(m, tiles)
         row = rows.payload
 
-        # The sums of a row take as many cycles to leave as there are accumulators: while
-        # ``wait`` is not negative and in the two cycles before, others may not be captured.
+        # The sums of a row take as many cycles to leave as there are accumulators. ``wait`` is
+        # negative two cycles before others may be captured, since the permission is a register.
         columns = geometry.lanes * COLUMNS
         wait, may_capture = Signal(range(-1, columns - 2), init=-1), Signal()
         captures, may_issue, issues = Signal(), Signal(), Signal()

@@ -55,11 +55,13 @@ def test_the_adder_adds_and_subtracts_from_the_sum_or_from_zero(start):
     m, value, condition, clear = Module(), Signal(5), Signal(), Signal()
     m.submodules.adder = adder = Accumulate(width=8, magnitude_width=5)
     m.d.comb += [adder.sum.eq(start), adder.magnitude.eq(value), adder.negative.eq(condition),
-                 adder.clear.eq(clear)]
+                 adder.carry.eq(condition), adder.clear.eq(clear)]
     for case, found in enumerate(table(m, Cat(value, condition, clear), adder.o)):
         number = case & 31
         total = (0 if case >> 6 else start) + (-number if case >> 5 & 1 else number)
-        assert found == total % 256
+        assert found % 256 == total % 256
+        negated = number ^ 255 if case >> 5 & 1 else number
+        assert found == (0 if case >> 6 else start) + negated + (case >> 5 & 1)
 
 
 @pytest.mark.parametrize("count", range(1, 8))

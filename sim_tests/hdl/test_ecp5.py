@@ -89,7 +89,8 @@ def simulate(pair, folder, *, latency, stimulus, cycles, change=lambda text: tex
 def adders_are_equal(width, magnitude_width, model, folder):
     """Prove it for all inputs; formal.ProofFailed if they are not."""
     pair = Pair(lambda target: Accumulate(width=width, magnitude_width=magnitude_width,
-                                          target=target), ("sum", "clear", "magnitude", "negative"))
+                                          target=target),
+                ("sum", "clear", "magnitude", "negative", "carry"))
     (folder / "pair.il").write_text(rtlil.convert(pair, name="pair"))
     script = ["read_rtlil pair.il", f"read_verilog -overwrite {model}",
               "hierarchy -check -top pair", "prep -flatten -top pair",

@@ -162,7 +162,8 @@ def without_low_halves(significand):
 
 def unsigned(self, platform):
     m = Module()
-    m.d.comb += self.o.eq(Mux(self.clear, 0, self.sum) + self.magnitude)
+    m.d.comb += self.o.eq(Mux(self.clear, 0, self.sum) + self.magnitude + (
+        self.carry & ~self.negative))
     return m
 
 
