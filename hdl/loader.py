@@ -50,8 +50,8 @@ class Loader(wiring.Component):
     """Takes an operation, then its words of B, and decodes them.
 
     An operation is accepted while its bank is free, in one cycle; then a word per cycle. Decoded
-    words, and ``done`` for the last one, appear 1 + ``DECODE_LATENCY`` cycles after the word. Words
-    of anchors pass by: the first ones go to ``o_anchors``, at ``anchor_address``, a cycle later.
+    words, and ``done`` for the last one, appear ``DECODE_LATENCY`` cycles after the word. Words of
+    anchors pass by: the first ones go to ``o_anchors``, at ``anchor_address``, a cycle later.
     """
 
     def __init__(self, *, geometry):
@@ -119,12 +119,8 @@ class Loader(wiring.Component):
             place.wide.eq(wide),
             place.write.eq(takes & ~is_anchors), place.done.eq(takes & ends_row & is_done),
         ]
-        # The word and its anchors from registers of their own: they come from far.
-        s1_word, s1_anchors = register_like(self.i_b.payload), register_like(anchors)
-        m.d.sync += [s1_word.eq(self.i_b.payload), s1_anchors.eq(anchors)]
-        m.d.comb += self.o_place.eq(
-            delayed(m, place, 1 + DECODE_LATENCY, "place", reset_less=False))
-        self._decode(m, s1_word, s1_anchors, operation.format_b)
+        m.d.comb += self.o_place.eq(delayed(m, place, DECODE_LATENCY, "place", reset_less=False))
+        self._decode(m, anchors, operation.format_b)
         return m
 
     def _anchors(self, m, lane, takes, is_first, is_anchors):
@@ -166,7 +162,7 @@ class Loader(wiring.Component):
         ends_block = row[:self.geometry.scale_block.bit_length() - 1].all()
         return operation.scaled & Mux(is_anchors, is_first, ends_block)
 
-    def _decode(self, m, word, anchors, code):
+    def _decode(self, m, anchors, code):
         """Column 0 may be any format; the others are narrow ones, or the parts of column 0."""
         geometry, first = self.geometry, None
         for number in range(COLUMNS):
@@ -176,7 +172,7 @@ class Loader(wiring.Component):
             m.submodules[f"decoder_{number}"] = decoder = Decoder(geometry=geometry,
                                                                   formats=formats)
             m.d.comb += [
-                decoder.value.eq(word[16 * number:]),
+                decoder.value.eq(self.i_b.payload[16 * number:]),
                 decoder.format.eq(code),
                 decoder.anchor.eq(anchors[number]),
                 *_copy(self.o[number], decoder.o, narrow(geometry, decoder.o.significand)),

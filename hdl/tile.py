@@ -111,7 +111,7 @@ class TileBuffer(wiring.Component):
     Timing
     ------
     Loading: one cycle for the operation and one for each of its words, lanes * (k + 1) without
-    scales; ``o_tile`` is valid seven cycles after the last word, the first of ``o_force`` three
+    scales; ``o_tile`` is valid six cycles after the last word, the first of ``o_force`` three
     later.
     """
 

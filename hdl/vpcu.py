@@ -112,8 +112,16 @@ class Vpcu(wiring.Component):
         m.submodules.drain = drain = Drain(geometry=geometry)
         m.submodules.rounder = rounder = Rounder(
             accumulator_width=geometry.accumulator_width, target=geometry.target)
-        for name in ("i_operation", "i_b", "o_force"):
-            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(tiles, name))
+        # Whoever sends these may be far away, and what they decide is not.
+        sources = {}
+        for name in ("operation", "b", "row"):
+            port = getattr(self, f"i_{name}")
+            m.submodules[name] = buffer = StreamBuffer(port.payload.shape())
+            wiring.connect(m, wiring.flipped(port), buffer.i)
+            sources[name] = buffer.o
+        wiring.connect(m, sources["operation"], tiles.i_operation)
+        wiring.connect(m, sources["b"], tiles.i_b)
+        wiring.connect(m, wiring.flipped(self.o_force), tiles.o_force)
         wiring.connect(m, drain.o, rounder.i)
 
         # What is on its way when a row is issued, two rows, and what leaves before it is known:
@@ -125,7 +133,7 @@ class Vpcu(wiring.Component):
         wiring.connect(m, rounder.o, results.i)
         wiring.connect(m, results.o, wiring.flipped(self.o))
 
-        step, address, operand = self._issue(m, tiles, results)
+        step, address, operand = self._issue(m, tiles, results, sources["row"])
         steps = [step]
         for number in range(1, OPERAND_LATENCY + LANE_LATENCY + 1):
             stage = Signal(Step, name=f"s{number}_step")
@@ -142,16 +150,16 @@ class Vpcu(wiring.Component):
         ]
         return m
 
-    def _rows(self, m, tiles):
+    def _rows(self, m, tiles, source):
         """The rows to come, each with what it needs of its anchor and its tile: a stream."""
         m.submodules.rows = rows = StreamBuffer(row_layout(self.geometry))
-        tile, row, anchor = tiles.o_tile.payload, rows.i.payload, self.i_row.payload.anchor
+        tile, row, anchor = tiles.o_tile.payload, rows.i.payload, source.payload.anchor
         is_last = tile.rows_beyond < 0
         m.d.comb += [
-            rows.i.valid.eq(self.i_row.valid & tiles.o_tile.valid),
-            self.i_row.ready.eq(rows.i.ready & tiles.o_tile.valid),
+            rows.i.valid.eq(source.valid & tiles.o_tile.valid),
+            source.ready.eq(rows.i.ready & tiles.o_tile.valid),
             tiles.next_row.eq(rows.i.ready & rows.i.valid),
-            tiles.o_tile.ready.eq(rows.i.ready & self.i_row.valid & is_last),
+            tiles.o_tile.ready.eq(rows.i.ready & source.valid & is_last),
             row.anchor.eq(anchor),
             row.format.eq(tile.format_a),
             row.keep.eq(tile.keep),
@@ -163,10 +171,10 @@ class Vpcu(wiring.Component):
         ]
         return rows.o
 
-    def _issue(self, m, tiles, results):
+    def _issue(self, m, tiles, results, source):
         """Join token and row: (step, address of the operand of B, decoded operand of A)."""
         geometry, token = self.geometry, self.i_a.payload
-        rows = self._rows(m, tiles)
+        rows = self._rows(m, tiles, source)
         row = rows.payload
 
         # The sums of a row take as many cycles to leave as there are accumulators. ``wait`` is

@@ -8,7 +8,8 @@ For operation t with K indices of its tile in w_t words (``tiling.tile_words``),
 rows of work c (the sum over the row's 64-element windows of max(1, elements that count); 1 if K
 is 0):
 
-- it is accepted at  s_t = max(s_{t-1} + w_{t-1} + 1, e_{t-2} + RELEASE_LATENCY)
+- the loader takes it at  s_t = max(s_{t-1} + w_{t-1} + 1, e_{t-2} + RELEASE_LATENCY), the first
+  one at START
 - its tile is there at  r_t = s_t + w_t + LOAD_LATENCY
 - the last operand of a row is issued at  e = max(e_before + c, d + T), where for the first row
   e_before is at least r_t + ISSUE_LATENCY - 1; d is the issue that ended the last row drained
@@ -35,7 +36,8 @@ from .tiling import MOST_ROWS, pieces, tile_columns, tile_words
 
 __all__ = ["GemmWork", "cycles_of_each", "gemm_cycles"]
 
-LOAD_LATENCY = DECODE_LATENCY + 3                     # last word to tile
+START = 1                                             # the first operation's way to the loader
+LOAD_LATENCY = DECODE_LATENCY + 2                     # last word to tile
 ISSUE_LATENCY = 14                                   # tile to the first operand's issue
 RELEASE_LATENCY = OPERAND_LATENCY + LANE_LATENCY + 2  # last operand to a free bank
 NEVER = -(1 << 62)
@@ -221,7 +223,7 @@ class _Clock:
 
     def __init__(self, drain: int) -> None:
         self.drain = drain
-        self.accepted: Any = 0      # when the loader can take the next operation
+        self.accepted: Any = START  # when the loader can take the next operation
         self.issued: Any = NEVER    # last operand of the last operation
         self.before: Any = NEVER    # and of the one before
         self.drained: Any = NEVER   # last operand of the last row drained
