@@ -46,7 +46,7 @@ class Decoder(wiring.Component):
 
     Timing
     ------
-    Latency ``DECODE_LATENCY`` (3) cycles, one operand per cycle.
+    Latency ``DECODE_LATENCY`` (4) cycles, one operand per cycle.
 
     Numerics
     --------
@@ -115,13 +115,20 @@ class Decoder(wiring.Component):
             s2_kind.eq(kind),
         ]
 
+        # Half of the shift in each of two cycles.
         amount, group = self._places(m, s2_reach)
-        o = register_like(self.o)
+        half = len(amount) // 2
+        s3, o, s3_amount = register_like(self.o), register_like(self.o), register(half)
+        width = len(o.significand)
         m.d.sync += [
-            o.significand.eq(shift_left(m, s2_significand, amount, width=len(o.significand))),
-            o.group.eq(group),
-            o.negative.eq(s2_negative),
-            o.kind.eq(s2_kind),
+            s3_amount.eq(amount),
+            s3.significand.eq(shift_left(m, s2_significand, Cat(Const(0, half), amount[half:]),
+                                         width=width)),
+            s3.group.eq(group),
+            s3.negative.eq(s2_negative),
+            s3.kind.eq(s2_kind),
+            o.eq(s3),
+            o.significand.eq(shift_left(m, s3.significand, s3_amount, width=width)),
         ]
         m.d.comb += self.o.eq(o)
         return m

@@ -12,7 +12,7 @@ from .multiplier import MULTIPLIER_LATENCY
 __all__ = ["DECODE_LATENCY", "LANE_LATENCY", "OPERAND_LATENCY", "ROUND_LATENCY", "SCALE_BLOCKS",
            "TARGETS", "Geometry", "Kind"]
 
-DECODE_LATENCY = 3
+DECODE_LATENCY = 4
 """Cycles from a value to its operand: fields, distance to the anchor, fine shift."""
 
 OPERAND_LATENCY = DECODE_LATENCY + 2

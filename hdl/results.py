@@ -64,15 +64,16 @@ class ResultBuffer(wiring.Component):
 
         m.submodules.memory = mem = Ram(width=Result.size, depth=self.depth, target=self.target)
         write, read, s1_valid = Signal(range(self.depth)), Signal(range(self.depth)), Signal()
+        # How many wait, less one: its sign says that none does.
+        waiting, comes, goes = Signal(range(-1, self.depth), init=-1), self.i.valid, Signal()
         m.d.comb += [
             mem.i_address.eq(write), mem.i_data.eq(self.i.payload), mem.write.eq(self.i.valid),
             mem.address.eq(read), mem.read.eq(self.o.ready | ~self.o.valid),
             self.o.payload.as_value().eq(mem.o),
         ]
-        m.d.sync += write.eq(write + self.i.valid)
+        m.d.comb += goes.eq(mem.read & (waiting >= 0))
+        m.d.sync += [write.eq(write + comes), read.eq(read + goes),
+                     waiting.eq(waiting + (comes - goes))]
         with m.If(mem.read):
-            # The pointers are equal when it is empty: it is never full, as long as there is room
-            # for what is under way in the memory's own registers.
-            m.d.sync += [s1_valid.eq(read != write), self.o.valid.eq(s1_valid),
-                         read.eq(read + (read != write))]
+            m.d.sync += [s1_valid.eq(waiting >= 0), self.o.valid.eq(s1_valid)]
         return m

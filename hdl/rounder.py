@@ -5,7 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .accumulate import Accumulate
-from .arithmetic import register, register_like, shift_right
+from .arithmetic import any_of, register, register_like
 from .formats import FORMATS, FP32, FormatCode
 from .geometry import ROUND_LATENCY
 from .layouts import Result
@@ -119,7 +119,7 @@ class Normaliser(wiring.Component):
         m.d.sync += [
             Cat(s1_lower, s1_carry).eq(self._negate(m, "lower", self.i.sum[:half], sign, sign)),
             s1_upper.eq(self.i.sum[half:]), s1_sign.eq(sign),
-            s1.exponent.eq(self.i.weight + (self.width - 1)),
+            s1.exponent.eq(self.i.weight),
             s1.negative.eq(Mux(special, self.i.negative_infinity & ~self.i.nan,
                                self.i.sum[-1])),
             s1.nan.eq(self.i.nan | (self.i.positive_infinity & self.i.negative_infinity)),
@@ -129,8 +129,11 @@ class Normaliser(wiring.Component):
         ]
 
         s2, s2_magnitude = register(NORMALISED), register(self.width)
-        m.d.sync += [s2.eq(s1), s2_magnitude.eq(Cat(
-            s1_lower, self._negate(m, "upper", s1_upper, s1_sign, s1_carry)))]
+        m.d.sync += [
+            s2.eq(s1), s2.exponent.eq(s1.exponent + (self.width - 1)),
+            s2_magnitude.eq(Cat(
+                s1_lower, self._negate(m, "upper", s1_upper, s1_sign, s1_carry))),
+        ]
 
         # Which groups of bits, from the top, are zeros: the large steps look at nothing else.
         stage = register(NORMALISED, name="s3")
@@ -222,46 +225,52 @@ class Packer(wiring.Component):
                         biased.eq(1 - fmt.min_exponent),
                         excess.eq(FP32.mantissa_width - fmt.mantissa_width),
                     ]
-        s2, s2_below, s2_excess = register(NORMALISED), register(signed(15)), register_like(excess)
+        s2, s2_above, s2_excess = register(NORMALISED), register(signed(15)), register_like(excess)
         s2_field = register(15)  # the biased exponent, if it is a normal value's
         m.d.sync += [
             s2.eq(s1),
             s2_excess.eq(excess),
-            s2_below.eq(lowest - s1.exponent),
+            s2_above.eq(s1.exponent - lowest),
             s2_field.eq(s1.exponent + biased),
         ]
 
-        # From KEPT + 1 places on only the sticky bit is left.
-        is_subnormal = s2_below > 0
-        s3, s3_below, s3_excess = register(NORMALISED), register(range(32)), register_like(excess)
-        s3_field, s3_has_field = register(FIELD), register()
+        # From KEPT + 1 places on only the sticky bit is left. Places below, less one, are those
+        # above, complemented.
+        is_subnormal, below, is_far = s2_above < 0, ~s2_above[:5], ~s2_above[5:].all()
+        s3, s3_below, s3_excess = register(NORMALISED), register_like(below), register_like(excess)
+        s3_is_subnormal, s3_field, s3_has_field = register(), register(FIELD), register()
         m.d.sync += [
             s3.eq(s2),
-            s3_below.eq(Mux(is_subnormal, Mux(s2_below > 31, 31, s2_below), 0)),
+            s3_is_subnormal.eq(is_subnormal),
+            s3_below.eq(Mux(is_subnormal, below | is_far.replicate(len(below)), 0)),
             s3_excess.eq(s2_excess),
             s3_field.eq(s2_field),
             s3_has_field.eq(~is_subnormal & s2.significand[-1]),
         ]
-        drop = s3_excess + s3_below
+        # By bytes, then by bits: whatever drops out of either is sticky.
+        drop = s3_excess + s3_below + s3_is_subnormal
         s4, s4_amount, s4_field = register(NORMALISED), register(range(32)), register(FIELD)
+        s4_bytes = register(KEPT // 8)
         m.d.sync += [
             s4.eq(s3),
             s4_amount.eq(Mux(drop > 31, 31, drop)),
             s4_field.eq(Mux(s3_has_field, s3_field, 0)),
+            s4_bytes.eq(Cat(s3.significand[8 * n:8 * n + 8].any() for n in range(KEPT // 8))),
         ]
-        kept, sticky, stage, field = s4.significand, s4.sticky, s4, s4_field
-        amount = s4_amount
-        for name, places in (("s5", slice(3, 5)), ("s6", slice(0, 3))):
-            shifted, dropped = shift_right(m, kept, amount[places], unit=1 << places.start)
-            following, kept, sticky_before, sticky = (
-                register(NORMALISED, name=name), register(KEPT, name=f"{name}_kept"), sticky,
-                register(name=f"{name}_sticky"))
-            following_amount = register_like(amount, name=f"{name}_amount")
-            following_field = register_like(field, name=f"{name}_field")
-            m.d.sync += [following.eq(stage), kept.eq(shifted), sticky.eq(dropped | sticky_before),
-                         following_amount.eq(amount), following_field.eq(field)]
-            stage, amount, field = following, following_amount, following_field
-        return self._round(m, stage, kept, sticky, field)
+        s5, s5_kept, s5_sticky = register(NORMALISED), register(KEPT), register()
+        s5_amount, s5_field, by_bytes = register(3), register(FIELD), s4_amount[3:]
+        m.d.sync += [
+            s5.eq(s4), s5_kept.eq(s4.significand >> (by_bytes << 3)),
+            s5_sticky.eq(s4.sticky | dropped(s4_bytes, by_bytes)),
+            s5_amount.eq(s4_amount), s5_field.eq(s4_field),
+        ]
+        s6, s6_kept, s6_sticky = register(NORMALISED), register(KEPT), register()
+        s6_field = register(FIELD)
+        m.d.sync += [
+            s6.eq(s5), s6_kept.eq(s5_kept >> s5_amount),
+            s6_sticky.eq(s5_sticky | dropped(s5_kept[:7], s5_amount)), s6_field.eq(s5_field),
+        ]
+        return self._round(m, s6, s6_kept, s6_sticky, s6_field)
 
     def _round(self, m, stage, kept, sticky, field):
         """Round, and say what takes the place of a value beyond the format's."""
@@ -309,6 +318,11 @@ class Packer(wiring.Component):
         m.d.sync += [o.data.eq(bits), o.lost.eq(s10.lost), o.last.eq(s10.last)]
         m.d.comb += self.o.eq(o)
         return m
+
+
+def dropped(bits, amount):
+    """Whether any of the lowest ``amount`` bits is set."""
+    return any_of(bit & (amount > place) for place, bit in enumerate(bits))
 
 
 def _exceeds(magnitude, fmt):

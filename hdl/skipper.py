@@ -17,6 +17,7 @@ from .buffer import StreamBuffer
 from .formats import FormatCode
 from .geometry import SCALE_BLOCKS
 from .layouts import WORD_WIDTH, mask_window, skipper_token
+from .queue import Queue
 from .unpacker import ValueUnpacker, element_layout
 
 __all__ = ["Skipper"]
@@ -150,7 +151,7 @@ class Skipper(wiring.Component):
     ------
     A window takes max(1, elements that count) cycles, and the next one follows without a bubble:
     a row takes the sum of that over its windows. From a window's transfer to its first token's:
-    ten cycles. ``o`` and ``i_mask.ready`` come from registers; ``i_values.ready`` follows from
+    12 cycles. ``o`` and ``i_mask.ready`` come from registers; ``i_values.ready`` follows from
     registers, and from no port.
 
     Raises
@@ -177,8 +178,8 @@ class Skipper(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.chunks = chunks = StreamBuffer(chunk_layout(self.max_k))
-        self._window(m, chunks.i)
+        m.submodules.chunks = chunks = Queue(chunk_layout(self.max_k), reserve=7)
+        self._window(m, chunks)
 
         # The chunk under way, element by element.
         m.submodules.elements = elements = Picker(width=CHUNK, shape=chunk_layout(self.max_k))
@@ -213,9 +214,9 @@ class Skipper(wiring.Component):
             m.d.sync += s3.scale.eq(chunk.scale)
         return m
 
-    def _window(self, m, o):
-        """Hold a window and offer its chunks that count, or one in which nothing does."""
-        mask, chunk, chunks = self.i_mask.payload, o.payload, self.block // CHUNK
+    def _window(self, m, queue):
+        """Hold a window and queue its chunks that count, or one in which nothing does."""
+        mask, chunks = self.i_mask.payload, self.block // CHUNK
         window = data.StructLayout({
             "counts": self.block, "nonzero": self.block, "last": 1, "format": FormatCode}
             | ({"scales": mask.scales.shape()} if self.scale_block else {}))
@@ -234,22 +235,27 @@ class Skipper(wiring.Component):
             *(new.along[name].eq(mask[name]) for name, _ in window if name != "counts"),
         ]
 
-        # The window under way, chunk by chunk.
+        # The window under way, chunk by chunk: once chosen, nothing holds one up.
         s1, selected, is_last = (picker.o.payload[name] for name in ("along", "bit", "is_last"))
         s1_window = Signal(range(max(2, self.max_k // self.block)))
         number = Signal(range(chunks))
+        s2_valid, chunk = Signal(), register(chunk_layout(self.max_k), name="s2")
         m.d.comb += [
-            o.valid.eq(picker.o.valid),
-            picker.o.ready.eq(o.ready),
+            picker.o.ready.eq(queue.roomy),
             number.eq(encode(selected)),
+            queue.i.valid.eq(s2_valid),
+            queue.i.payload.eq(chunk),
+        ]
+        m.d.sync += [
+            s2_valid.eq(picker.o.valid & picker.o.ready),
             chunk.counts.eq(one_of(selected, chunks_of(s1.counts))),
             chunk.nonzero.eq(one_of(selected, chunks_of(s1.nonzero))),
             chunk.last.eq(s1.last & is_last),
             chunk.format.eq(s1.format),
             chunk.place.eq(Cat(number, s1_window)),
         ]
-        with m.If(o.valid & o.ready & is_last):
+        with m.If(picker.o.valid & picker.o.ready & is_last):
             m.d.sync += s1_window.eq(Mux(s1.last, 0, s1_window + 1))
         if self.scale_block:
             per_scale = self.scale_block // CHUNK
-            m.d.comb += chunk.scale.eq(s1.scales[number[per_scale.bit_length() - 1:]])
+            m.d.sync += chunk.scale.eq(s1.scales[number[per_scale.bit_length() - 1:]])

@@ -12,7 +12,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import register, register_like
+from .arithmetic import delayed, register, register_like
 from .force import ForceReader
 from .geometry import Kind
 from .lane import COLUMNS, lane_word
@@ -111,7 +111,7 @@ class TileBuffer(wiring.Component):
     Timing
     ------
     Loading: one cycle for the operation and one for each of its words, lanes * (k + 1) without
-    scales; ``o_tile`` is valid six cycles after the last word, the first of ``o_force`` three
+    scales; ``o_tile`` is valid seven cycles after the last word, the first of ``o_force`` five
     later.
     """
 
@@ -150,9 +150,10 @@ class TileBuffer(wiring.Component):
         is_taken, is_free = Signal(2), Signal(2)
         m.submodules.tile = tile = TileCursor()
         m.submodules.force = force = TileCursor()
-        for cursor in (tile, force):
-            m.d.comb += [cursor.tiles.eq(loader.tiles), cursor.done.eq(s1_place.done),
-                         cursor.done_bank.eq(s1_place.bank)]
+        s3_place = delayed(m, s1_place, 2, "loaded", reset_less=False)
+        for cursor, place in ((tile, s1_place), (force, s3_place)):
+            m.d.comb += [cursor.tiles.eq(loader.tiles), cursor.done.eq(place.done),
+                         cursor.done_bank.eq(place.bank)]
         with m.If(loader.i_operation.valid & loader.i_operation.ready):
             m.d.sync += is_taken.bit_select(loader.number[0], 1).eq(1)
         with m.If(self.release):
@@ -181,7 +182,8 @@ class TileBuffer(wiring.Component):
     def _force(self, m, place, s1_word, s1_place, cursor):
         """Gather the special rows of the tile, window by window, for the reader.
 
-        The last window is written in the cycle after ``done``, and read in the one after that.
+        The last window is written in the cycle after the reader's ``done``, and read in the one
+        after that.
         """
         depth = 2 * self.geometry.b_depth // WINDOW
         m.submodules.force_memory = mem = Ram(
@@ -191,6 +193,9 @@ class TileBuffer(wiring.Component):
         places = WINDOW.bit_length() - 1
         s2_place, s2_is_special, s2_ends_window = Signal.like(s1_place), Signal(), Signal()
         s2_index, half = register(WINDOW), places // 2
+        s3_write, s3_ends_window, s3_special = Signal(), register(), register(WINDOW)
+        s3_address, s4_address = (register(len(mem.i_address)) for _ in "34")
+        s4_write, s4_window = Signal(), register(WINDOW)
         s1_low, s1_high = register(1 << half), register(1 << places - half)
         m.d.sync += [
             s1_low.eq(1 << place.row[:half]),
@@ -203,17 +208,21 @@ class TileBuffer(wiring.Component):
                                                & s1_place.row[:places].all())),
         ]
         gathered, window = Signal(WINDOW), Signal(WINDOW)
+        m.d.sync += [
+            s3_write.eq(s2_place.write), s3_ends_window.eq(s2_ends_window),
+            s3_address.eq(Cat(s2_place.row[places:], s2_place.bank)),
+            s3_special.eq(Mux(s2_is_special, s2_index, 0)),
+            s4_write.eq(s3_write), s4_address.eq(s3_address), s4_window.eq(window),
+        ]
         m.d.comb += [
-            window.eq(gathered | Mux(s2_is_special, s2_index, 0)),
-            mem.write.eq(s2_place.write),
-            mem.i_address.eq(Cat(s2_place.row[places:], s2_place.bank)),
-            mem.i_data.eq(window),
+            window.eq(gathered | s3_special),
+            mem.write.eq(s4_write), mem.i_address.eq(s4_address), mem.i_data.eq(s4_window),
             mem.read.eq(reader.read),
             mem.address.eq(reader.address),
             reader.data.eq(mem.o),
             cursor.next_row.eq(reader.next_row),
         ]
         wiring.connect(m, cursor.o, reader.i)
-        with m.If(s2_place.write):
-            m.d.sync += gathered.eq(Mux(s2_ends_window, 0, window))
+        with m.If(s3_write):
+            m.d.sync += gathered.eq(Mux(s3_ends_window, 0, window))
         return m

@@ -1,14 +1,15 @@
 """Gives the elements of a row their values, from 64-bit words."""
 
 from amaranth.hdl import *
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import any_of, register, register_like
+from .arithmetic import any_of, register
 from .bitstream import by_width
 from .buffer import StreamBuffer
 from .formats import FormatCode
 from .layouts import WORD_WIDTH, skipper_token
+from .queue import Queue
 
 __all__ = ["ValueUnpacker", "element_layout"]
 
@@ -20,49 +21,6 @@ def element_layout(max_k, scale_block):
     token = skipper_token(max_k, scale_block)
     return data.StructLayout({name: field.shape for name, field in token if name != "value"}
                              | {"takes_value": 1, "format": FormatCode})
-
-
-class Waiting(wiring.Component):
-    """Keeps up to 16 payloads until they are taken, and stops their source in time.
-
-    So that nothing on the way here has to be able to stand still.
-
-    Members
-    -------
-    i : In(stream of shape, always ready), o : Out(stream of shape)
-        What comes, and the same two cycles later.
-    has_room : Out(1)
-        Fewer than 8 wait. It is a cycle late.
-    """
-
-    DEPTH = 16  # what distributed RAM of an ECP5 has
-
-    def __init__(self, shape):
-        self.shape = shape
-        super().__init__({
-            "i": In(stream.Signature(shape, always_ready=True)),
-            "o": Out(stream.Signature(shape)),
-            "has_room": Out(1, init=1),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        m.submodules.memory = mem = memory.Memory(shape=self.shape, depth=self.DEPTH, init=[])
-        write, read = mem.write_port(), mem.read_port(domain="comb")
-        # One bit more than an address: the pointers' difference is how many wait.
-        begin, end = Signal(range(2 * self.DEPTH)), Signal(range(2 * self.DEPTH))
-        waiting = (end - begin)[:len(end)]
-        m.d.comb += [
-            write.addr.eq(end), write.data.eq(self.i.payload), write.en.eq(self.i.valid),
-            read.addr.eq(begin),
-        ]
-        m.d.sync += [end.eq(end + self.i.valid), self.has_room.eq(waiting < self.DEPTH // 2)]
-        payload = register_like(self.o.payload)
-        m.d.comb += self.o.payload.eq(payload)
-        with m.If(self.o.ready | ~self.o.valid):
-            m.d.sync += [self.o.valid.eq(begin != end), payload.eq(read.data),
-                         begin.eq(begin + (begin != end))]
-        return m
 
 
 class ValueUnpacker(wiring.Component):
@@ -110,11 +68,11 @@ class ValueUnpacker(wiring.Component):
         kept = [name for name, _ in token if name != "value"]
         # ``octets``, ``pairs``, ``halves``: which byte of the word is the value's lowest, which
         # pair of bytes if it has two or more, which half if it has four.
-        m.submodules.placed = placed = Waiting(data.StructLayout(
+        m.submodules.placed = placed = Queue(data.StructLayout(
             {name: token[name].shape for name in kept}
             | {"takes_value": 1, "ends_word": 1,
-               "octets": OCTETS, "pairs": OCTETS // 2, "halves": OCTETS // 4}))
-        m.d.comb += self.has_room.eq(placed.has_room)
+               "octets": OCTETS, "pairs": OCTETS // 2, "halves": OCTETS // 4}), reserve=7)
+        m.d.comb += self.has_room.eq(placed.roomy)
         self._place(m, placed.i, kept)
 
         m.submodules.joined = joined = StreamBuffer(token)

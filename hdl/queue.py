@@ -1,0 +1,73 @@
+"""A short queue in LUT RAM, for what is on its way in a pipeline that cannot be held up."""
+
+from amaranth.hdl import *
+from amaranth.lib import memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .arithmetic import register_like
+
+__all__ = ["Queue"]
+
+
+class Queue(wiring.Component):
+    """Takes a payload in any cycle, and says early enough when to stop.
+
+    Parameters
+    ----------
+    shape : shape-castable
+        The payload's.
+    reserve : int
+        0 to 14: payloads that may still come when ``roomy`` has fallen.
+
+    Members
+    -------
+    i : In(stream of shape, always ready)
+        What comes.
+    roomy : Out(1)
+        There is room for the reserve and one more.
+    o : Out(stream of shape)
+        The same, from registers.
+
+    Timing
+    ------
+    Latency 2 cycles, one payload per cycle. ``roomy`` comes from a register and follows a payload
+    that is accepted or taken by 2 cycles.
+    """
+
+    depth = 16
+
+    def __init__(self, shape, *, reserve):
+        if not 0 <= reserve < self.depth - 1:
+            raise ValueError(f"reserve is 0 to {self.depth - 2}; got {reserve}")
+        self.reserve = reserve
+        super().__init__({
+            "i": In(stream.Signature(shape, always_ready=True)),
+            "roomy": Out(1, init=1),
+            "o": Out(stream.Signature(shape)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        shape = self.i.payload.shape()
+        m.submodules.places = places = memory.Memory(shape=shape, depth=self.depth, init=[])
+        write, read = places.write_port(), places.read_port(domain="comb")
+        end, begin = Signal(range(self.depth)), Signal(range(self.depth))
+        level, payload = Signal(range(self.depth)), register_like(self.o.payload)
+
+        m.d.comb += [
+            write.en.eq(self.i.valid),
+            write.addr.eq(end),
+            write.data.eq(self.i.payload),
+            read.addr.eq(begin),
+            level.eq(end - begin),
+            self.o.payload.eq(payload),
+        ]
+        m.d.sync += [
+            end.eq(end + self.i.valid),
+            self.roomy.eq(level < self.depth - 1 - self.reserve),
+        ]
+        with m.If(~self.o.valid | self.o.ready):
+            m.d.sync += [self.o.valid.eq(begin != end), payload.eq(read.data)]
+            with m.If(begin != end):
+                m.d.sync += begin.eq(begin + 1)
+        return m
