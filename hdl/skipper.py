@@ -83,8 +83,9 @@ class Picker(wiring.Component):
 
     Timing
     ------
-    Latency 2 cycles; max(1, bits that are set) cycles, and the next bits without a pause. ``o``
-    comes from registers; ``i.ready`` follows from ``o.ready``.
+    Latency 2 cycles while ``o.ready``, which may not wait for ``o.valid``; max(1, bits that are
+    set) cycles, and the next bits without a pause. ``o`` comes from registers; ``i.ready`` follows
+    from ``o.ready``.
     """
 
     def __init__(self, *, width, shape):
@@ -100,23 +101,26 @@ class Picker(wiring.Component):
         s1_valid, s1, s1_others = (
             Signal(), register_like(self.o.payload), register_like(self.i.payload.bits))
         o, others, moves = register_like(self.o.payload), register_like(s1_others), Signal()
+        ends = Signal(init=1)  # what is given is the last bit, or nothing
         m.d.comb += [
             self.o.payload.eq(o),
-            moves.eq(~self.o.valid | (self.o.ready & o.is_last)),
+            self.o.payload.is_last.eq(ends),
+            moves.eq(self.o.ready & ends),
             self.i.ready.eq(~s1_valid | moves),
         ]
 
-        def pick(into, rest, bits):
+        def pick(bit, is_last, rest, bits):
             left = without_lowest(bits)
-            return [into.bit.eq(bits & ~left), into.is_last.eq(~more_than_one(bits)), rest.eq(left)]
+            return [bit.eq(bits & ~left), is_last.eq(~more_than_one(bits)), rest.eq(left)]
 
         with m.If(self.i.ready):
             m.d.sync += [s1_valid.eq(self.i.valid), s1.along.eq(self.i.payload.along),
-                         *pick(s1, s1_others, self.i.payload.bits)]
+                         *pick(s1.bit, s1.is_last, s1_others, self.i.payload.bits)]
         with m.If(moves):
-            m.d.sync += [self.o.valid.eq(s1_valid), o.eq(s1), others.eq(s1_others)]
+            m.d.sync += [self.o.valid.eq(s1_valid), o.eq(s1), others.eq(s1_others),
+                         ends.eq(s1.is_last | ~s1_valid)]
         with m.Elif(self.o.ready):
-            m.d.sync += pick(o, others, others)
+            m.d.sync += pick(o.bit, ends, others, others)
         return m
 
 

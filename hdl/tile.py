@@ -193,7 +193,8 @@ class TileBuffer(wiring.Component):
         places = WINDOW.bit_length() - 1
         s2_place, s2_is_special, s2_ends_window = Signal.like(s1_place), Signal(), Signal()
         s2_index, half = register(WINDOW), places // 2
-        s3_write, s3_ends_window, s3_special = Signal(), register(), register(WINDOW)
+        s3_write, s3_ends_window = Signal(), register()
+        s3_is_special, s3_index = register(), register(WINDOW)
         s3_address, s4_address = (register(len(mem.i_address)) for _ in "34")
         s4_write, s4_window = Signal(), register(WINDOW)
         s1_low, s1_high = register(1 << half), register(1 << places - half)
@@ -211,11 +212,11 @@ class TileBuffer(wiring.Component):
         m.d.sync += [
             s3_write.eq(s2_place.write), s3_ends_window.eq(s2_ends_window),
             s3_address.eq(Cat(s2_place.row[places:], s2_place.bank)),
-            s3_special.eq(Mux(s2_is_special, s2_index, 0)),
+            s3_is_special.eq(s2_is_special), s3_index.eq(s2_index),
             s4_write.eq(s3_write), s4_address.eq(s3_address), s4_window.eq(window),
         ]
         m.d.comb += [
-            window.eq(gathered | s3_special),
+            window.eq(gathered | Mux(s3_is_special, s3_index, 0)),
             mem.write.eq(s4_write), mem.i_address.eq(s4_address), mem.i_data.eq(s4_window),
             mem.read.eq(reader.read),
             mem.address.eq(reader.address),

@@ -57,6 +57,7 @@ def wrong_steps(text):
 
 def test_the_pipeline_is_that_of_the_constants():
     assert not wrong_steps(PAGE)
+    assert int(table("step")[-1][4]) == value("hdl.vpcu.ROW_LATENCY")
     of_operand = [row for row in table("step") if "OPERAND_LATENCY" in row[2]]
     assert sum(int(row[3]) for row in of_operand) == value("hdl.geometry.OPERAND_LATENCY")
 
