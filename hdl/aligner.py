@@ -8,6 +8,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import delayed, register
 from .bitstream import from_bit, rotated_right
 from .header import RING_DEPTH, BlockHeader, RingWord
 from .ram import Ram
@@ -76,14 +77,14 @@ class Aligner(wiring.Component):
         m = Module()
         moves = Signal()     # the upper word becomes the lower one
         upper, upper_valid, upper_last = self._words(m, moves)
-        lower, lower_valid, lower_last = Signal(64), Signal(), Signal()
+        lower, lower_valid, lower_last = register(64), Signal(), Signal()
         over = Signal()      # the stream's last word is gone
 
         # Stage 0: the items of a block in turn; then to the next block, or to the next stream.
-        header, busy = Signal(BlockHeader), Signal()
+        header, busy = register(BlockHeader), Signal()
         # Of the item: it is the block's last; its step goes on by a word; it is the stream's last.
-        left, at_last, goes_on, quits = Signal(6), Signal(), Signal(), Signal()
-        offset, parts = Signal(6), Signal(from_bit.shape)
+        left, at_last, goes_on, quits = register(6), register(), register(), register()
+        offset, parts = register(6), register(from_bit.shape)
         begins, roomy = Signal(init=1), Signal(init=1)
         again, drops, seeks = Signal(), Signal(), Signal()  # seeks: either
         is_mask, there, steps, ends = Signal(), Signal(), Signal(), Signal()
@@ -177,9 +178,9 @@ class Aligner(wiring.Component):
 
     def _shift(self, m, lower, upper, offset, parts):
         """Stage 1: the bits of an item, all of them. Stages 2 and 3: in their bytes."""
-        s1_data, s1_offset = Signal(64), Signal(3)
-        s2_data, s2_offset = Signal(64), Signal()
-        s3_data = Signal(64)
+        s1_data, s1_offset = register(64), register(3)
+        s2_data, s2_offset = register(64), register()
+        s3_data = register(64)
         above = from_bit.mask(parts)
         m.d.sync += [
             s1_data.eq((lower & above) | (upper & ~above)),
@@ -192,19 +193,11 @@ class Aligner(wiring.Component):
 
     def _tell(self, m, is_item, octets, begins, header, offset):
         """What comes with the bits."""
-        layout = data.StructLayout({"is_item": 1, "octets": 4, "begins": 1, "lane": 3, "sparse": 1,
-                                    "final": 1, "missing": 1, "code": WidthCode})
-        tags = [Signal(layout, name=f"s{stage}_tag") for stage in range(1, 4)]
-        m.d.sync += [
-            tags[0].is_item.eq(is_item), tags[0].octets.eq(octets), tags[0].begins.eq(begins),
-            tags[0].lane.eq(offset[3:]), tags[0].sparse.eq(header.sparse),
-            tags[0].final.eq(header.final), tags[0].missing.eq(header.missing),
-            tags[0].code.eq(header.code), tags[1].eq(tags[0]), tags[2].eq(tags[1]),
-        ]
-        tag, block = tags[2], self.o_block.payload
-        m.d.comb += [
-            self.o.valid.eq(tag.is_item), self.o.payload.bytes.eq(tag.octets),
-            self.o_block.valid.eq(tag.begins), block.lane.eq(tag.lane),
-            block.sparse.eq(tag.sparse), block.final.eq(tag.final),
-            block.missing.eq(tag.missing), block.code.eq(tag.code),
-        ]
+        block = self.o_block.payload
+        for to, value in (
+                (block.lane, offset[3:]), (block.sparse, header.sparse), (block.code, header.code),
+                (block.final, header.final), (block.missing, header.missing),
+                (self.o.payload.bytes, octets)):
+            m.d.comb += to.eq(delayed(m, value, 3, "tag"))
+        for to, value in ((self.o.valid, is_item), (self.o_block.valid, begins)):
+            m.d.comb += to.eq(delayed(m, value, 3, "step", reset_less=False))

@@ -8,13 +8,14 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import delayed, register, register_like
 from .formats import FORMATS
 from .layouts import CodecWord
 from .queue import Queue
 
-__all__ = ["BitPacker", "Piece", "by_width", "check_block", "count_octet", "count_ones", "crossings", "exchange",
-           "from_bit", "per_byte", "ranks", "rotated_left", "rotated_right",
-           "to_bit"]
+__all__ = ["BitPacker", "Piece", "by_width", "check_block", "count_octet", "count_ones",
+           "crossings", "exchange", "from_bit", "later", "per_byte", "ranks", "reached",
+           "rotated_left", "rotated_right", "to_bit"]
 
 Piece = data.StructLayout({"data": 64, "bytes": range(9), "first": 1, "flag": 1, "last": 1})
 """Some bytes of a bit stream: the low ``bytes`` of ``data``; the others must be zero.
@@ -38,6 +39,20 @@ def by_width(format, choose):
         Value.cast(format).matches(*(f.code.value for f in FORMATS.values() if f.width == width))
         for width in (8, 16))
     return Mux(narrow, choose(8), Mux(medium, choose(16), choose(32)))
+
+
+def later(m, value, name):
+    """A struct with a bit ``valid``, a cycle later; reset clears that bit and leaves the rest."""
+    rest, valid = register_like(value, name=name), Signal(name=f"{name}_valid")
+    o = Signal.like(value, name=f"{name}_o")
+    m.d.sync += [rest.eq(value), valid.eq(value.valid)]
+    m.d.comb += [o.eq(rest), o.valid.eq(valid)]
+    return o
+
+
+def reached(value):
+    """For each of the numbers 0 to 7, whether the value is at most that."""
+    return Cat(value <= i if i < (1 << len(value)) - 1 else Const(1, 1) for i in range(8))
 
 
 def per_byte(bits, width):
@@ -120,8 +135,7 @@ class from_bit:
     @staticmethod
     def parts(position):
         low, high = position[:3], position[3:]
-        return Cat(*(high < i for i in range(8)), *(high == i for i in range(8)),
-                   *(low <= i for i in range(8)))
+        return Cat(C(0, 1), reached(high)[:7], *(high == i for i in range(8)), reached(low))
 
     @staticmethod
     def mask(parts):
@@ -135,8 +149,7 @@ class to_bit(from_bit):
     @staticmethod
     def parts(position):
         low, high = position[:3], position[3:]
-        return Cat(*(high > i for i in range(8)), *(high == i for i in range(8)),
-                   *(low > i for i in range(8)))
+        return Cat(~reached(high), *(high == i for i in range(8)), ~reached(low))
 
 
 class BitPacker(wiring.Component):
@@ -170,7 +183,7 @@ class BitPacker(wiring.Component):
         # Stage 0: where a piece goes. Of the bits that came, `held` (at most 64) are in no word
         # yet; if `lags`, the last of these is missing, and it is `top`.
         held = Signal(range(65))
-        lags, top = Signal(), Signal()
+        lags, top = Signal(), register()
         closes = Signal()   # one more word, and the stream has ended
         piece = self.i.payload
         extra, steps, first = Signal(), Signal(), Signal()
@@ -198,10 +211,10 @@ class BitPacker(wiring.Component):
             ]
 
         # Stages 1 to 3: bits are rotated to their places, `above` those that are held.
-        s1_data, s1_rotation, s1_position = Signal(64), Signal(6), Signal(range(65))
-        s2_data, s2_rotation, s2_parts = Signal(64), Signal(4), Signal(from_bit.shape)
-        s3_data, s3_rotation, s3_above = Signal(64), Signal(2), Signal(64)
-        s4_data, s4_above = Signal(64), Signal(64)
+        s1_data, s1_rotation, s1_position = register(64), register(6), register(range(65))
+        s2_data, s2_rotation, s2_parts = register(64), register(4), register(from_bit.shape)
+        s3_data, s3_rotation, s3_above = register(64), register(2), register(64)
+        s4_data, s4_above = register(64), register(64)
         # A missing bit has a place, one below.
         behind = late & ~first
         m.d.sync += [
@@ -222,9 +235,9 @@ class BitPacker(wiring.Component):
             m.d.sync += s1_data[:63].eq(0)
 
         # Stage 4: they join those that are held; what does not fit is held.
-        s4_valid, s4_fills, s4_ends = self._delayed(m, Cat(steps, fills, ends), 4)
-        rest = Signal(64)
-        joined = Signal(64)
+        s4_valid, s4_fills, s4_ends = delayed(
+            m, Cat(steps, fills, ends), 4, "step", reset_less=False)
+        rest, joined = Signal(64), Signal(64)
         m.d.comb += [
             joined.eq(rest | (s4_data & s4_above)),
             queue.i.valid.eq(s4_valid & (s4_fills | s4_ends)),
@@ -236,10 +249,3 @@ class BitPacker(wiring.Component):
             with m.If(s4_ends):
                 m.d.sync += rest.eq(0)
         return m
-
-    def _delayed(self, m, value, stages):
-        for stage in range(1, stages + 1):
-            later = Signal.like(value, name=f"s{stage}_step")
-            m.d.sync += later.eq(value)
-            value = later
-        return value

@@ -9,11 +9,18 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from .bitstream import BitPacker, Piece, by_width, check_block
+from .arithmetic import register
+from .bitstream import BitPacker, Piece, by_width, check_block, later
 from .layouts import CodecOperation, CodecWord
 from .ram import Ram
-from .squeezer import (Squeezer, SqueezerDone, SqueezerPacked, SqueezerPlain, SqueezerWord,
-                       WidthCode)
+from .squeezer import (
+    Squeezer,
+    SqueezerDone,
+    SqueezerPacked,
+    SqueezerPlain,
+    SqueezerWord,
+    WidthCode,
+)
 
 __all__ = ["Compressor"]
 
@@ -62,9 +69,10 @@ class Loader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        waiting, waits = Signal(CodecOperation), Signal()
-        blocks, loads = Signal(24), Signal()
-        code, place, last_place = Signal(WidthCode), Signal(5), Signal(5)
+        waiting, waits = register(CodecOperation), Signal()
+        blocks, loads = register(24), Signal()
+        code, place, last_place = register(WidthCode), Signal(5), register(5)
+        word = Signal(SqueezerWord)
 
         accepts, ends, final = Signal(), Signal(), Signal()
         m.d.comb += [
@@ -73,15 +81,14 @@ class Loader(wiring.Component):
             accepts.eq(self.i.valid & self.i.ready),
             ends.eq(place == last_place),
             final.eq(blocks == 1),
-        ]
-        m.d.sync += [
-            self.o.valid.eq(accepts),
-            self.o.data.eq(self.i.payload),
-            self.o.first.eq(place == 0),
-            self.o.last.eq(ends),
-            self.o.code.eq(code),
-            self.o.place.eq(place),
-            self.o.final.eq(final),
+            word.valid.eq(accepts),
+            word.data.eq(self.i.payload),
+            word.first.eq(place == 0),
+            word.last.eq(ends),
+            word.code.eq(code),
+            word.place.eq(place),
+            word.final.eq(final),
+            self.o.eq(later(m, word, "s1")),
         ]
         with m.If(self.i_operation.ready):
             m.d.sync += [
@@ -139,7 +146,7 @@ class Sender(wiring.Component):
 
         # Stage 0: the next piece of a block. All stages move together.
         moves = Signal()
-        slot, entry, busy = Signal(range(SLOTS)), Signal(BlockEntry), Signal()
+        slot, entry, busy = register(range(SLOTS)), register(BlockEntry), Signal()
         place, begins = Signal(5), Signal(init=1)
         is_mask, ends = Signal(), Signal()
         m.d.comb += [
@@ -155,15 +162,17 @@ class Sender(wiring.Component):
                 m.d.sync += [busy.eq(ahead_valid), entry.eq(ahead), slot.eq(ahead_slot)]
 
         # Stages 1 and 2: reading. Stage 3: the mask, or the word of one kind.
-        s1_valid, s1_mask, s1_packed, s1_slot = Signal(), Signal(), Signal(), Signal(range(SLOTS))
-        s2_valid, s2_mask, s2_packed, s2_bits = Signal(), Signal(), Signal(), Signal(64)
-        s1_piece, s2_piece = Signal(Piece), Signal(Piece)
+        s1_valid, s1_mask, s1_packed = Signal(), register(), register()
+        s2_valid, s2_mask, s2_packed = Signal(), register(), register()
+        s1_slot, s2_bits = register(range(SLOTS)), register(64)
+        s1_piece, s2_piece, s3_piece = register(Piece), register(Piece), register(Piece)
         m.d.comb += [
             moves.eq(~self.o.valid | self.o.ready),
             mask_read.addr.eq(s1_slot),
-            *(words.address.eq(self._address(place, slot)) for words in (plain_words, packed_words)),
-            *(words.read.eq(moves) for words in (plain_words, packed_words)),
+            self.o.payload.eq(s3_piece),
         ]
+        for words in (plain_words, packed_words):
+            m.d.comb += [words.address.eq(self._address(place, slot)), words.read.eq(moves)]
         with m.If(moves):
             m.d.sync += [
                 s1_valid.eq(busy), s1_mask.eq(is_mask), s1_packed.eq(entry.sparse),
@@ -173,8 +182,8 @@ class Sender(wiring.Component):
                 s1_piece.last.eq(ends & entry.final),
                 s2_valid.eq(s1_valid), s2_mask.eq(s1_mask), s2_packed.eq(s1_packed),
                 s2_piece.eq(s1_piece), s2_bits.eq(mask_read.data),
-                self.o.valid.eq(s2_valid), self.o.payload.eq(s2_piece),
-                self.o.payload.data.eq(
+                self.o.valid.eq(s2_valid), s3_piece.eq(s2_piece),
+                s3_piece.data.eq(
                     Mux(s2_mask, s2_bits, Mux(s2_packed, packed_words.o, plain_words.o))),
             ]
         return m
@@ -221,28 +230,30 @@ class Sender(wiring.Component):
         write, read = entries.write_port(), entries.read_port(domain="comb")
 
         # The mask costs `block` bits and saves the zeros' own.
-        done, s1_words, size, is_sparse = Signal.like(self.done), Signal(6), Signal(9), Signal()
+        done, s1_words = later(m, self.done, "s1_done"), register(6)
+        size, is_sparse, entry = register(9), Signal(), register(BlockEntry)
 
         def choose(of_width):
             return Mux(done.code == WidthCode.BITS8, of_width(8),
                        Mux(done.code == WidthCode.BITS16, of_width(16), of_width(32)))
 
         m.d.sync += [
-            done.eq(self.done),
             s1_words.eq(words),
             size.eq((words << 3) + self.done.tail),
             write.en.eq(done.valid),
-            write.data.sparse.eq(is_sparse),
-            write.data.final.eq(done.final),
-            write.data.bare.eq(done.tail == 0),
-            write.data.last_word.eq(
+            entry.sparse.eq(is_sparse),
+            entry.final.eq(done.final),
+            entry.bare.eq(done.tail == 0),
+            entry.last_word.eq(
                 Mux(is_sparse, s1_words, choose(lambda width: self.block * width // 64 - 1))),
-            write.data.tail.eq(Mux(is_sparse, done.tail, 8)),
+            entry.tail.eq(Mux(is_sparse, done.tail, 8)),
             write.addr.eq(write.addr + write.en),
         ]
+        m.d.comb += write.data.eq(entry)
         m.d.comb += is_sparse.eq(saves(size, choose(lambda width: self.block * (width - 1) // 8)))
 
-        ahead, slot, valid, takes = Signal(BlockEntry), Signal(range(SLOTS)), Signal(), Signal()
+        ahead, slot = register(BlockEntry), register(range(SLOTS))
+        valid, takes = Signal(), Signal()
         there = read.addr != write.addr
         with m.If(takes | ~valid):
             m.d.sync += [

@@ -9,7 +9,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .aligner import Aligner, BlockStart, Item
-from .bitstream import check_block
+from .bitstream import check_block, later
 from .header import RING_DEPTH, BlockHeader, HeaderReader, RingWord
 from .layouts import CodecOperation, CodecWord, PlainWord
 from .queue import Queue
@@ -69,14 +69,17 @@ class Decompressor(wiring.Component):
         m.submodules.items = items = Queue(Item, reserve=0)
         m.submodules.words = words = Queue(PlainWord, reserve=7)
 
-        word, stored, roomy = Signal(RingWord), Signal(range(RING_DEPTH)), Signal(init=1)
-        m.d.comb += self.i.ready.eq(roomy)
-        with m.If(word.valid):
-            m.d.sync += word.place.eq(word.place + 1)
+        come, stored, roomy = Signal(RingWord), Signal(range(RING_DEPTH)), Signal(init=1)
+        place, word = Signal(come.place.shape()), later(m, come, "word")
+        m.d.comb += [
+            self.i.ready.eq(roomy),
+            come.valid.eq(self.i.valid & self.i.ready),
+            come.data.eq(self.i.payload.data),
+            come.last.eq(self.i.payload.last),
+            come.place.eq(place),
+        ]
         m.d.sync += [
-            word.valid.eq(self.i.valid & self.i.ready),
-            word.data.eq(self.i.payload.data),
-            word.last.eq(self.i.payload.last),
+            place.eq(place + come.valid),
             stored.eq(stored + word.valid - aligner.taken),
             roomy.eq((stored < RING_DEPTH - 12) & ~reader.many),
         ]

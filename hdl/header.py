@@ -9,6 +9,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import register, register_like, tree_sum
 from .bitstream import by_width, count_octet, from_bit, to_bit
 from .layouts import CodecOperation
 from .queue import Queue
@@ -33,14 +34,6 @@ item begins to the one in which the next block's first does.
 
 RingWord = data.StructLayout({"valid": 1, "data": 64, "last": 1, "place": range(2 * RING_DEPTH)})
 """A word of the bit stream and its place in the stream; it is kept until RING_DEPTH later."""
-
-
-def total(numbers):
-    """The sum of some numbers: a tree of adders."""
-    if len(numbers) == 1:
-        return numbers[0]
-    half = len(numbers) // 2
-    return total(numbers[:half]) + total(numbers[half:])
 
 
 class HeaderReader(wiring.Component):
@@ -89,9 +82,9 @@ class HeaderReader(wiring.Component):
         position = Signal(6 + len(self.i.place))
         offset, place = position[:6], position[6:]
         # Words that there are, from this place on: of the cycle before. So each step 0 is a try.
-        there, next_there, ended = Signal(len(place)), Signal(len(place)), Signal()
+        there, next_there, ended = register(len(place)), Signal(len(place)), register()
         waits = ~self.i_operation.ready
-        many, behind = Signal(), there[-1]
+        many, behind = register(), there[-1]
         two = ~behind & (many | there[1])
         one, none = ~behind & there[0], behind | ~there[0]  # if not two
         tries, found, misses, incomplete = Signal(), Signal(), Signal(), Signal()
@@ -142,9 +135,9 @@ class HeaderReader(wiring.Component):
                 with m.If(waits):
                     m.next = "HEADER"
 
-        next_place = Signal.like(place)
+        next_place = register_like(place)
         m.d.sync += next_place.eq(place + 1)
-        alone, length = Signal(), Signal.like(position)
+        alone, length = register(), Signal.like(position)
         flag, ones, padding = self._count(m, position, next_place, found, steps[3],
                                           steps[4] | (steps[5] & ~alone), looks)
         with m.If(found):
@@ -167,7 +160,7 @@ class HeaderReader(wiring.Component):
         return offset + 1 + self.block > 64
 
     def _fixed_length(self, flag, code):
-        """Bits of a block but for those of a sparse one's values; of these the flag counts as one."""
+        """Bits of a block, but of a sparse one's values: of these the flag counts as one."""
         def of(width):
             return Mux(flag, 1 + self.block - width, 1 + self.block * width)
 
@@ -175,15 +168,14 @@ class HeaderReader(wiring.Component):
 
     def _operation(self, m, starts, block_ends):
         """The operation at work, while one waits: its element width; this block is its last."""
-        waiting, waits = Signal(CodecOperation), Signal()
-        blocks, code = Signal(24), Signal(WidthCode)
+        waiting, waits = register(CodecOperation), Signal()
+        blocks, code, is_final = register(24), register(WidthCode), register()
         m.d.comb += self.i_operation.ready.eq(~waits)
         with m.If(~waits):
             m.d.sync += [
                 waiting.eq(self.i_operation.payload),
                 waits.eq(self.i_operation.valid & (self.i_operation.payload.blocks != 0)),
             ]
-        is_final = Signal()
         m.d.sync += is_final.eq(blocks == 1)
         with m.If(starts):
             m.d.sync += [
@@ -214,15 +206,15 @@ class HeaderReader(wiring.Component):
 
         # Step 2: ones of each byte, and the byte that is there in part; step 3: of that part, and
         # of four bytes; step 4: of all.
-        s3_octets = [Signal(4, name=f"s3_octet{i}") for i in range(8)]
-        s3_edge, s4_edge = Signal(8), Signal(4)
-        s4_halves = [Signal(6, name=f"s4_half{i}") for i in range(2)]
-        s4_flag, s5_ones, s5_any = Signal(), Signal(7), Signal()
+        s3_octets = [register(4, name=f"s3_octet{i}") for i in range(8)]
+        s3_edge, s4_edge = register(8), register(4)
+        s4_halves = [register(6, name=f"s4_half{i}") for i in range(2)]
+        s4_flag, s5_ones, s5_any = register(), Signal(7), register()
         m.d.sync += [
             s3_edge.eq(ring.o.word_select(s2_edge, 8)),
             s4_edge.eq(count_octet(s3_edge & s3_tail)),
-            *(half.eq(total(s3_octets[4 * i:4 * i + 4])) for i, half in enumerate(s4_halves)),
-            s5_ones.eq(total([*s4_halves, s4_edge])),
+            *(half.eq(tree_sum(s3_octets[4 * i:4 * i + 4])) for i, half in enumerate(s4_halves)),
+            s5_ones.eq(tree_sum([*s4_halves, s4_edge])),
             s5_any.eq(Cat(*s4_halves, s4_edge).any()),
         ]
         with m.If(~(s4_flag & counts)):
@@ -241,8 +233,8 @@ class HeaderReader(wiring.Component):
         In step 2 the word, which of its bytes count, and which one counts in part; in step 3 in
         which part.
         """
-        s1_end, s1_begin, s1_second = Signal(range(65)), Signal(6), Signal()
-        s2_parts, s3_tail, s2_edge = Signal(from_bit.shape), Signal(8), Signal(3)
+        s1_end, s1_begin, s1_second = register(range(65)), register(6), register()
+        s2_parts, s3_tail, s2_edge = register(from_bit.shape), register(8), register(3)
         m.d.sync += [
             s1_end.eq(offset + 1), s1_begin.eq(offset), s1_second.eq(found),
             s2_parts.eq(Mux(s1_second, to_bit.parts(s1_end), from_bit.parts(s1_begin))),
@@ -253,8 +245,8 @@ class HeaderReader(wiring.Component):
 
     def _split_short(self, m, word, offset, found, in_header):
         """As ``_split``, for a mask that may end within the word in which it begins."""
-        parts, until = Signal(from_bit.shape), Signal(from_bit.shape)
-        s2_within = Signal(64)
+        parts, until = register(from_bit.shape), register(from_bit.shape)
+        s2_within = register(64)
         end = Signal(range(128))
         m.d.comb += end.eq(offset + 1 + self.block)
         m.d.sync += [
@@ -267,8 +259,8 @@ class HeaderReader(wiring.Component):
 
     def _tell(self, m, position, next_place, found, says, flag, code, is_final, misses):
         """Step 7: what to say of the block; it is said in step 8."""
-        begin = Signal.like(position)   # of the first item
-        told, last_place, following = Signal(BlockHeader), Signal(2), Signal(2)
+        begin = register_like(position)     # of the first item
+        told, last_place, following = register(BlockHeader), register(2), register(2)
         length = Signal.like(position)
         offset, place = position[:6], position[6:]
         with m.If(found):

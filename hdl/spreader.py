@@ -9,7 +9,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .aligner import BlockStart, Item
-from .bitstream import crossings, exchange, ranks
+from .arithmetic import register
+from .bitstream import crossings, exchange, later, ranks, reached
 from .layouts import PlainWord
 from .squeezer import WidthCode
 
@@ -20,6 +21,9 @@ Wanted = data.StructLayout({"keep": 8, "lane": 3, "ends": 1, "final": 1, "missin
 
 ``ends``: it is the last of its block; ``final``: and of its operation.
 """
+
+Spread = data.StructLayout({"valid": 1, "last": 1, "error": 1, "keep": 8})
+"""A word on its way, but for its bytes; those not to ``keep`` are zero."""
 
 
 def word_bytes(octet, number, code):
@@ -38,7 +42,7 @@ def lanes_from(lane, used):
     """
     begin = (lane + used)[:3]
     wraps = (begin > lane) | (used == 0)
-    return Cat((begin <= i) ^ (lane <= i) ^ wraps for i in range(8))
+    return reached(begin) ^ reached(lane) ^ wraps.replicate(8)
 
 
 class Spreader(wiring.Component):
@@ -79,11 +83,11 @@ class Spreader(wiring.Component):
         # together. Stage 1: which bytes.
         moves = Signal()
         block, there = self.i_block.payload, self.i_block.valid
-        number, lane = Signal(5), Signal(3)
-        begins, at_last, ends = Signal(init=1), Signal(), Signal()
-        s1_valid, s1, s1_octet = Signal(), Signal(Wanted), Signal(8)
-        s1_number, s1_code = Signal(2), Signal(WidthCode)
-        s2_valid, s2 = Signal(), Signal(Wanted)
+        number, lane = Signal(5), register(3)
+        begins, at_last, ends = Signal(init=1), register(), Signal()
+        s1_valid, s1, s1_octet = Signal(), register(Wanted), register(8)
+        s1_number, s1_code = register(2), register(WidthCode)
+        s2_valid, s2 = Signal(), register(Wanted)
         last_number = Mux(block.code == WidthCode.BITS8, self.block // 8 - 1, Mux(
             block.code == WidthCode.BITS16, self.block // 4 - 1, self.block // 2 - 1))
         octet_ends = Mux(block.code == WidthCode.BITS8, 1, Mux(
@@ -114,19 +118,19 @@ class Spreader(wiring.Component):
                              at_last.eq(number + 1 == last_number)]
 
         # Stage 2: the rank of each byte.
-        s3_valid, s3 = Signal(), Signal(Wanted)
-        s3_ranks, s3_count = [Signal(3, name=f"s3_rank{i}") for i in range(8)], Signal(4)
+        s3_valid, s3 = Signal(), register(Wanted)
+        s3_ranks, s3_count = [register(3, name=f"s3_rank{i}") for i in range(8)], register(4)
         rank = ranks(s2.keep)
         with m.If(moves):
             m.d.sync += [
                 s3_valid.eq(s2_valid), s3.eq(s2), s3_count.eq(rank[7] + s2.keep[7]),
-                *(register.eq(value) for register, value in zip(s3_ranks, rank, strict=True)),
+                *(to.eq(value) for to, value in zip(s3_ranks, rank, strict=True)),
             ]
 
         # Stage 3: how many bytes of an item are `used`, and of this and the next with the word.
         s4_valid, s4 = Signal(), Signal(Wanted, init={"ends": 1})
-        s4_used, s4_total, s4_next = Signal(range(9)), Signal(range(17)), Signal()
-        s4_ranks, s4_any = [Signal(3, name=f"s4_rank{i}") for i in range(8)], Signal()
+        s4_used, s4_total, s4_next = register(range(9)), register(range(17)), register()
+        s4_ranks, s4_any = [register(3, name=f"s4_rank{i}") for i in range(8)], register()
         used, total, need = Signal(range(9)), Signal(range(17)), Signal(range(9))
         m.d.comb += [
             need.eq(Mux(s4_next, Cat(s4_total[:3], s4_total[4]), s4_total)),
@@ -143,7 +147,7 @@ class Spreader(wiring.Component):
                 ]
 
         # Stage 4: the bytes of both.
-        current, can, steps = Signal(Item), Signal(), Signal()
+        current, can, steps = register(Item), Signal(), Signal()
         m.d.comb += [
             can.eq(s4_valid & self.roomy),
             steps.eq(can & (~s4_next | self.i.valid) & (~s4.final | self.i_good.valid)),
@@ -164,53 +168,57 @@ class Spreader(wiring.Component):
 
     def _judge(self, m, steps, wanted, some, need, octets):
         """Stage 5: whether the bytes were there; what follows an error is no word any more."""
-        s5_valid, s5, s5_some, s5_good = Signal(), Signal(Wanted), Signal(), Signal()
-        s5_need, s5_octets = Signal(range(9)), Signal(range(9))
+        s5_valid, s5, s5_some, s5_good = Signal(), register(Wanted), register(), register()
+        s5_need, s5_octets = register(range(9)), register(range(9))
         m.d.sync += [
             s5_valid.eq(steps), s5.eq(wanted), s5_some.eq(some), s5_need.eq(need),
             s5_octets.eq(octets), s5_good.eq(self.i_good.payload),
         ]
-        short, dead = Signal(), Signal()
-        m.d.comb += short.eq(s5.missing | (s5_some & (s5_need > s5_octets)))
+        short, dead, word = Signal(), Signal(), Signal(Spread)
+        m.d.comb += [
+            short.eq(s5.missing | (s5_some & (s5_need > s5_octets))),
+            word.valid.eq(s5_valid & ~dead),
+            word.last.eq(short | s5.final),
+            word.error.eq(short | (s5.final & ~s5_good)),
+            word.keep.eq(s5.keep & (~short).replicate(8)),
+        ]
         with m.If(s5_valid):
             m.d.sync += dead.eq((dead | short) & ~s5.final)
-        word = Cat(s5_valid & ~dead, short | s5.final, short | (s5.final & ~s5_good),
-                   s5.keep & (~short).replicate(8))
         return s5.keep, word
 
     def _spread(self, m, keep, word, lanes, sources):
         """Stages 5 and 6: the settings of a butterfly. Stages 7 and 8: it is passed backwards."""
-        s5_lanes, s6_lanes, s7_lanes = Signal(64), Signal(64), Signal(64)
+        s5_lanes, s6_lanes, s7_lanes = register(64), register(64), register(64)
         m.d.sync += [s5_lanes.eq(lanes), s6_lanes.eq(s5_lanes), s7_lanes.eq(s6_lanes)]
 
-        def register(values, stage, name):
-            made = [Signal(len(Value.cast(value)), name=f"s{stage}_{name}{i}")
+        def staged(values, stage, name):
+            made = [register(len(Value.cast(value)), name=f"s{stage}_{name}{i}")
                     for i, value in enumerate(values)]
             m.d.sync += [to.eq(value) for to, value in zip(made, values, strict=True)]
             return made
 
-        active, targets = list(keep), register(sources, 5, "source")
+        active, targets = list(keep), staged(sources, 5, "source")
         crosses = []
         for bit in range(2):
             now = crossings(active, targets, bit)
             stage = 6 + bit
-            active, targets = (register(exchange(old, now, bit), stage, name)
+            active, targets = (staged(exchange(old, now, bit), stage, name)
                                for name, old in (("active", active), ("source", targets)))
-            crosses = [register(old, stage, f"crosses{number}_")
+            crosses = [staged(old, stage, f"crosses{number}_")
                        for number, old in enumerate([*crosses, now])]
-            word, = register([word], stage, "word")
+            word = later(m, word, f"s{stage}_word")
         octets = [s7_lanes.word_select(i, 8) for i in range(8)]
-        octets = register(exchange(octets, crossings(active, targets, 2), 2), 8, "byte")
-        crosses = [register(old, 8, f"crosses{number}_") for number, old in enumerate(crosses)]
-        word, = register([word], 8, "word")
+        octets = staged(exchange(octets, crossings(active, targets, 2), 2), 8, "byte")
+        crosses = [staged(old, 8, f"crosses{number}_") for number, old in enumerate(crosses)]
+        word = later(m, word, "s8_word")
         for bit in (1, 0):
             octets = exchange(octets, crosses[bit], bit)
-        s9_valid, s9_word = Signal(), Signal(PlainWord)
+        s9_valid, s9_word = Signal(), register(PlainWord)
         m.d.sync += [
-            s9_valid.eq(word[0]),
-            s9_word.data.eq(Cat(octet & word[3 + i].replicate(8) for i, octet in
-                                enumerate(octets))),
-            s9_word.last.eq(word[1]),
-            s9_word.error.eq(word[2]),
+            s9_valid.eq(word.valid),
+            s9_word.data.eq(Cat(octet & keep.replicate(8)
+                                for octet, keep in zip(octets, word.keep, strict=True))),
+            s9_word.last.eq(word.last),
+            s9_word.error.eq(word.error),
         ]
         m.d.comb += [self.o.valid.eq(s9_valid), self.o.payload.eq(s9_word)]

@@ -8,7 +8,8 @@ from amaranth.hdl import *
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
-from .bitstream import crossings, exchange, ranks
+from .arithmetic import register, register_like
+from .bitstream import crossings, exchange, later, ranks, reached
 
 __all__ = ["Squeezer", "SqueezerDone", "SqueezerPacked", "SqueezerPlain", "SqueezerWord",
            "WidthCode", "keep_bytes", "mask_bits"]
@@ -98,28 +99,31 @@ class Squeezer(wiring.Component):
         m = Module()
 
         # Stage 1: what is zero in each byte. Stage 2: which bytes are kept.
-        s1, s2 = Signal.like(self.i), Signal.like(self.i)
-        s1_some, s1_top, s2_keep = Signal(8), Signal(8), Signal(8)
+        s1 = later(m, self.i, "s1")
+        s2 = later(m, s1, "s2")
+        s1_some, s1_top, s2_keep = register(8), register(8), register(8)
         octets = [self.i.data.word_select(i, 8) for i in range(8)]
         m.d.sync += [
-            s1.eq(self.i),
             s1_some.eq(Cat(octet[:7].any() for octet in octets)),
             s1_top.eq(Cat(octet[7] for octet in octets)),
-            s2.eq(s1),
             s2_keep.eq(keep_bytes(s1_some, s1_top, s1.code)),
         ]
 
         # Stage 3: the rank of each byte kept.
-        s3, s3_mask = Signal(SqueezerWord), Signal(8)
-        s3_keep, s3_ranks, s3_count = Signal(8), [Signal(3) for _ in range(8)], Signal(4)
+        positive, s3_mask = Signal.like(s2), register(8)
+        s3 = later(m, positive, "s3")
+        s3_keep, s3_count = register(8), register(4)
+        s3_ranks = [register(3, name=f"s3_rank{i}") for i in range(8)]
         rank = ranks(s2_keep)
         count = Signal(4)
-        m.d.comb += count.eq(rank[7] + s2_keep[7])
+        m.d.comb += [
+            count.eq(rank[7] + s2_keep[7]),
+            positive.eq(s2),
+            *(positive.data[8 * i + 7].eq(s2.data[8 * i + 7] & s2_keep[i]) for i in range(8)),
+        ]
         m.d.sync += [
-            s3.eq(s2),
             s3_keep.eq(s2_keep), s3_count.eq(count),
-            *(register.eq(value) for register, value in zip(s3_ranks, rank, strict=True)),
-            *(s3.data[8 * i + 7].eq(s2.data[8 * i + 7] & s2_keep[i]) for i in range(8)),
+            *(to.eq(value) for to, value in zip(s3_ranks, rank, strict=True)),
         ]
         with m.If(s2.valid):
             m.d.sync += s3_mask.eq(mask_bits(s3_mask, s2_keep, s2.code))
@@ -138,8 +142,8 @@ class Squeezer(wiring.Component):
         step = Signal(data.StructLayout({
             "valid": 1, "full": 1, "begins": 1, "last": 1, "above": 8, "held": 4,
             "code": WidthCode, "final": 1}))
-        lanes = [Signal(3) for _ in range(8)]
-        s4_keep = Signal(8)
+        lanes = [register(3, name=f"s4_lane{i}") for i in range(8)]
+        s4_keep = register(8)
         full, held_next = Signal(), Signal(range(9))
         m.d.comb += [
             total.eq(held + count),
@@ -148,21 +152,23 @@ class Squeezer(wiring.Component):
         ]
         with m.If(s3.valid):
             m.d.sync += held.eq(Mux(s3.last, 0, held_next))
-        m.d.sync += [
+        m.d.comb += [
             step.valid.eq(s3.valid), step.full.eq(full), step.last.eq(s3.last),
             step.begins.eq(s3.first), step.code.eq(s3.code), step.final.eq(s3.final),
-            step.above.eq(Cat(held <= i for i in range(8))),
+            step.above.eq(reached(held)),
             step.held.eq(held_next),
+        ]
+        m.d.sync += [
             s4_keep.eq(keep),
             *(lane.eq(held + place) for lane, place in zip(lanes, rank, strict=True)),
         ]
-        return step, lanes, s4_keep
+        return later(m, step, "s4_step"), lanes, s4_keep
 
     def _pack(self, m, word, step, targets, active):
         """Stages 5 to 7: the butterfly. Stage 8: bytes that waited and new ones make a word."""
-        later = Signal.like(word, name="s4_data")
-        m.d.sync += later.eq(word)
-        data = [later.word_select(i, 8) for i in range(8)]
+        s4_data = register_like(word)
+        m.d.sync += s4_data.eq(word)
+        data = [s4_data.word_select(i, 8) for i in range(8)]
         active = list(active)
         for bit in range(3):
             crosses = crossings(active, targets, bit)
@@ -171,29 +177,30 @@ class Squeezer(wiring.Component):
                 [self._register(m, lane, f"{stage}_{name}{i}") for i, lane in
                  enumerate(exchange(lanes, crosses, bit))]
                 for name, lanes in (("data", data), ("active", active), ("target", targets)))
-            step_later = Signal.like(step, name=f"{stage}_step")
-            m.d.sync += step_later.eq(step)
-            previous, step = step, step_later
-        # Lanes that `rest` has; what a block leaves there goes out in the cycle after its last word.
-        s7_flushes, s7_rests, s7_done = Signal(), Signal(8), Signal(SqueezerDone)
+            previous, step = step, later(m, step, f"{stage}_step")
+        # Lanes that `rest` has; what a block leaves there goes out behind its last word.
+        s7_flushes, s7_rests, done, joined = Signal(), Signal(8), Signal(SqueezerDone), register(64)
         leaves = step.valid & step.last
+        m.d.comb += [
+            done.valid.eq(leaves), done.tail.eq(step.held),
+            done.code.eq(step.code), done.final.eq(step.final),
+            self.done.eq(later(m, later(m, done, "s7_done"), "s8_done")),
+            self.packed.data.eq(joined),
+        ]
         m.d.sync += [
             s7_flushes.eq(leaves & step.held.any()),
-            s7_rests.eq(Mux(leaves, Cat(step.held > i for i in range(8)), ~previous.above)),
+            s7_rests.eq(Mux(leaves, ~reached(step.held), ~previous.above)),
             self.packed.valid.eq(s7_flushes | (step.valid & step.full)),
-            s7_done.valid.eq(leaves), s7_done.tail.eq(step.held),
-            s7_done.code.eq(step.code), s7_done.final.eq(step.final),
-            self.done.eq(s7_done),
         ]
         for i in range(8):
-            rest = Signal(8, name=f"rest{i}")
-            m.d.sync += self.packed.data.word_select(i, 8).eq(
+            rest = register(8, name=f"rest{i}")
+            m.d.sync += joined.word_select(i, 8).eq(
                 Mux(s7_rests[i], rest, data[i] & (~s7_flushes).replicate(8)))
             with m.If(step.valid & (step.full | step.begins | ~s7_rests[i])):
                 m.d.sync += rest.eq(data[i])
 
     @staticmethod
     def _register(m, value, name):
-        register = Signal(len(value), name=name)
-        m.d.sync += register.eq(value)
-        return register
+        stage = register(len(value), name=name)
+        m.d.sync += stage.eq(value)
+        return stage

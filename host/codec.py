@@ -206,7 +206,7 @@ class _Shape:
 
 
 def _shape(rows: np.ndarray, width: int) -> _Shape:
-    blocks, block = rows.shape
+    block = rows.shape[1]
     sparse = _is_sparse(rows, width)
     values = np.where(sparse, rows.sum(axis=1) * width, block * width)
     items = -(-values // 64) + sparse
