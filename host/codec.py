@@ -226,6 +226,9 @@ def _starts(ready: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def compress_cycles(nonzero: Tensor, element_width: int, block: int = 64) -> int:
     """Cycles of the compressor from taking an operation to giving its last word.
 
+    Exact for blocks of 64. Of smaller ones, more may wait than there is room for: such an operation
+    takes up to 0.1 % more.
+
     Parameters
     ----------
     nonzero : Tensor
