@@ -288,6 +288,13 @@ class Compressor(wiring.Component):
     words : Out(32)
         Words sent since reset, modulo 2^32.
 
+    Timing
+    ------
+    The busier of ``i`` and ``o`` moves a word per cycle, also from operation to operation. A block
+    is sent when it is whole: its first word leaves about 25 cycles after its last one came.
+    ``compress_cycles`` of host/codec.py has the cycles of an operation, exactly for blocks of 64.
+    A stall of ``o`` holds up ``i`` when about a dozen blocks wait. Reset forgets what is under way.
+
     Numerics
     --------
     Lossless, but for -0, which becomes +0 in sparse and dense blocks alike. NaN, Inf and

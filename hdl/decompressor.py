@@ -40,6 +40,13 @@ class Decompressor(wiring.Component):
         a stream too long, or whose padding is not zero, ``error`` comes with the last word.
         After an error, what is left of the bit stream up to its ``last`` is dropped.
 
+    Timing
+    ------
+    The busier of ``i`` and ``o`` moves a word per cycle, also from operation to operation, if
+    blocks are 7 words or longer: the next header is found in 7 cycles. The first word of a stream
+    leaves about 30 cycles after it came; ``decompress_cycles`` of host/codec.py is exact. A stall
+    of ``o`` holds up ``i`` when about 50 words wait. Reset forgets what is under way.
+
     Numerics
     --------
     Exact; zeros of a sparse block are +0.
