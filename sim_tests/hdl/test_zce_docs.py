@@ -28,7 +28,7 @@ def test_storage_is_that_of_the_benchmark():
     ratios = {(row["case"], row["format"]): row["ratio"] for row in BLOCKS}
     assert len(lines) == 7
     for density, *cells in lines:
-        assert cells == [f"{ratios[f'density {density}', name]:.3g}" for name in head]
+        assert cells == [f"{ratios[f'density {density}', name]:.4g}" for name in head]
 
 
 def test_counts_are_those_of_the_benchmark():
