@@ -17,6 +17,7 @@ from exactum.benches.codec_sweep import (
 )
 from exactum.benches.stalls import PATTERNS
 from exactum.gen.config import preset
+from exactum.gen.errors import SimulationError
 from exactum.hdl.formats import FORMATS, lookup
 from exactum.hdl.layouts import CodecOperation, CodecWord
 from exactum.host.codec import compress, plain_words
@@ -93,3 +94,20 @@ def test_damaged_streams_give_an_error_or_words_and_never_a_hang(codec, name):
     for kind in DAMAGES:
         assert outcomes[kind, "error"] > 0
     assert outcomes["one bit flipped", "decoded"] > 0
+
+
+@pytest.mark.parametrize("name", ["e4m3", "fp16", "fp32"])
+def test_a_reset_in_the_midst_leaves_nothing_behind(codec, name):
+    """Most data registers are not reset: what says that their data count must be."""
+    random = np.random.default_rng(6)
+    x = random_blocks(name, 12, 0.8, random)
+    fmt, packed = lookup(name), compress(x)
+    operation = CodecOperation.const({"format": fmt.code, "blocks": 40}).as_bits()
+    stream = pack(packed.words.tolist(), CodecWord.size)
+    words = {codec.compressor: np.array(plain_words(x), np.uint64), codec.decompressor: stream}
+    for cycles in range(1, 120):
+        for unit, parts in words.items():
+            with pytest.raises(SimulationError):
+                unit.run({"i_operation": [operation] * 2, "i": parts}, {"o": 10_000}, limit=cycles)
+            unit.reset()
+        assert codec.check(random_blocks(name, 3, random.random(), random)).faults == (), cycles
