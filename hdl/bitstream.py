@@ -14,7 +14,7 @@ from .layouts import CodecWord
 from .queue import Queue
 
 __all__ = ["BitPacker", "Piece", "by_width", "check_block", "count_octet", "count_ones",
-           "crossings", "exchange", "from_bit", "later", "per_byte", "ranks", "reached",
+           "crossings", "exchange", "from_bit", "later", "ranks", "reached",
            "rotated_left", "rotated_right", "to_bit"]
 
 Piece = data.StructLayout({"data": 64, "bytes": range(9), "first": 1, "flag": 1, "last": 1})
@@ -53,11 +53,6 @@ def later(m, value, name):
 def reached(value):
     """For each of the numbers 0 to 7, whether the value is at most that."""
     return Cat(value <= i if i < (1 << len(value)) - 1 else Const(1, 1) for i in range(8))
-
-
-def per_byte(bits, width):
-    """One bit for each byte of a word, from one bit for each of its elements of ``width`` bits."""
-    return Cat(bits[i].replicate(width // 8) for i in range(64 // width))
 
 
 def count_ones(bits):
