@@ -38,7 +38,7 @@ typecheck: $(VENV)/.test
 	@MYPYPATH=build/typing $(BIN)/mypy -p exactum.gen -p exactum.host
 
 bench: $(VENV)/.test simulator
-	@for script in emulator offload softmax generate rtl vpcu; do \
+	@for script in emulator offload softmax generate rtl vpcu codec; do \
 	  $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 pairs: $(VENV)/.test simulator

@@ -47,8 +47,8 @@ def _vpcu(config: "Configuration") -> dict[str, Any]:
             **{name: getattr(config.vpcu, name) for name in names}}
 
 
-def _block(config: "Configuration") -> dict[str, Any]:
-    return {"block": config.zce.block}
+def _codec(config: "Configuration") -> dict[str, Any]:
+    return {"block": config.zce.block, "target": config.target}
 
 
 def _skipper(config: "Configuration") -> dict[str, Any]:
@@ -64,8 +64,8 @@ UNITS = MappingProxyType({unit.name: unit for unit in (
     Unit("engine", "Engine", "matrix products: the VPCU behind its zero skipper", _vpcu),
     Unit("vpcu", "Vpcu", "exact row products on lanes of four multipliers", _vpcu),
     Unit("skipper", "Skipper", "non-zero elements of a row, one per cycle", _skipper),
-    Unit("compressor", "Compressor", "blocks of values to flag, mask and non-zeros", _block),
-    Unit("decompressor", "Decompressor", "flag, mask and non-zeros to blocks of values", _block),
+    Unit("compressor", "Compressor", "blocks of values to flag, mask and non-zeros", _codec),
+    Unit("decompressor", "Decompressor", "flag, mask and non-zeros to blocks of values", _codec),
     Unit("softmax", "Softmax", "softmax over rows, independent of their order", _softmax),
 )})
 

@@ -1,69 +1,61 @@
 """The zero compressor: blocks of elements become one bit stream (docs/zce.md).
 
-    i --- zero test ---> bank of words ---> compaction ---> packer ---> o
-                  `----> mask, zeros ---> flag, mask ---^
+    i --> loader --> squeezer ---> plain words, masks ---> sender --> packer --> o
+                         `-------> packed words -------------^
 """
-
-from functools import reduce
-from operator import or_
 
 from amaranth.hdl import *
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
-from .bitstream import BitPacker, Piece, by_width, check_block, count_ones, per_byte
+from .arithmetic import register
+from .bitstream import BitPacker, Piece, by_width, check_block, later
 from .layouts import CodecOperation, CodecWord
+from .ram import Ram
+from .squeezer import (
+    Squeezer,
+    SqueezerDone,
+    SqueezerPacked,
+    SqueezerPlain,
+    SqueezerWord,
+    WidthCode,
+)
 
 __all__ = ["Compressor"]
 
-BankWord = data.StructLayout({"data": 64, "keep": 8})
-"""A word of elements, zeros as +0, and which of its bytes belong to one that is not zero."""
+SLOTS = 16
+"""Blocks that there is room for between loader and sender."""
+
+STORED = 12
+"""Blocks on their way with which no more words are taken: some may still come."""
+
+BlockEntry = data.StructLayout({"sparse": 1, "final": 1, "bare": 1, "last_word": 5, "tail": 4})
+"""A block as the sender sees it. ``bare``: it has no words, only a mask. ``last_word`` is their
+number less one; the last has ``tail`` bytes. ``final`` ends the operation."""
 
 
-def block_header(block):
-    """What the sender must know of a block in the bank; ``words`` is one less than their number."""
-    return data.StructLayout({
-        "mask": block, "sparse": 1, "final": 1, "half": 1, "words": range(block // 2)})
-
-
-def nonzero_elements(word, width):
-    """One bit for each element of ``width`` bits: whether it is neither +0 nor -0."""
-    return Cat(word.word_select(i, width)[:-1].any() for i in range(64 // width))
-
-
-def compact(word, keep):
-    """Move the bytes that ``keep`` names down over the others, which must be zero.
-
-    A byte goes to the place that counts the bytes kept below it.
-    """
-    lanes = [word.word_select(i, 8) for i in range(8)]
-    ranks = [Const(0)] + [count_ones(keep[:i]) for i in range(1, 8)]
-    return Cat(
-        reduce(or_, (lanes[i] & (ranks[i] == place).replicate(8) for i in range(place, 8)))
-        for place in range(8))
+def saves(size, limit):
+    """Whether a block of so many bytes that are not zero is sent with its mask."""
+    return size < limit
 
 
 class Loader(wiring.Component):
-    """Loads a block into one half of a bank while the other is read; gathers mask and zeros.
+    """Counts the words of operations into blocks.
 
     Members
     -------
     i_operation, i
         As of the ``Compressor``.
-    o : Out(stream of block_header(block))
-        The block that can be read; accepting the header frees its half of the bank.
-    address : In
-        The word to read: the lower bits count within the block, the top bit is the half.
-    fetch : In(1)
-        Read in this cycle; ``fetched`` then holds the word until the next fetch.
-    fetched : Out(BankWord)
-        The word.
-    zeros : Out(range(9))
-        Elements of value zero in the word accepted in this cycle.
+    roomy : In(1)
+        Words may be taken.
+    o : Out(SqueezerWord)
+        The words, a cycle later.
 
     Timing
     ------
-    A word per cycle and one cycle between blocks. The header follows the last word by two cycles.
+    A word per cycle, also from operation to operation if the next one is offered in time: while
+    words of one are taken, one more waits. The first word is taken two cycles after its operation.
     """
 
     def __init__(self, *, block):
@@ -71,77 +63,204 @@ class Loader(wiring.Component):
         super().__init__({
             "i_operation": In(stream.Signature(CodecOperation)),
             "i": In(stream.Signature(64)),
-            "o": Out(stream.Signature(block_header(block))),
-            "address": In(range(block)),
-            "fetch": In(1),
-            "fetched": Out(BankWord),
-            "zeros": Out(range(9)),
+            "roomy": In(1),
+            "o": Out(SqueezerWord),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.bank = bank = memory.Memory(shape=BankWord, depth=self.block, init=[])
-        write, read = bank.write_port(), bank.read_port()
+        waiting, waits = register(CodecOperation), Signal()
+        blocks, loads = register(24), Signal()
+        code, place, last_place = register(WidthCode), Signal(5), register(5)
+        word = Signal(SqueezerWord)
 
-        operation = Signal(CodecOperation)  # `blocks` counts those still to be loaded
-        half = Signal()
-        place = Signal(range(self.block // 2))
-        mask = Signal(self.block)
-        zeros = Signal(range(self.block + 1))
-        full = Signal()
-
-        def choose(of_width):
-            return by_width(operation.format, of_width)
-
-        def masked_bits(width):
-            bits = nonzero_elements(self.i.payload, width)
-            return Cat(mask, bits)[len(bits):]
-
-        words = choose(lambda width: max(self.block * width // 64, 1) - 1)
-        keep = Signal(8)
-        accepted = self.i.valid & self.i.ready
+        accepts, ends, final = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.i_operation.ready.eq((operation.blocks == 0) & ~full),
-            self.i.ready.eq((operation.blocks != 0) & ~full),
-            keep.eq(choose(lambda w: per_byte(nonzero_elements(self.i.payload, w), w))),
-            write.en.eq(accepted),
-            write.addr.eq(Cat(place, half)),
-            write.data.keep.eq(keep),
-            write.data.data.eq(Cat(self.i.payload.word_select(i, 8) & keep[i].replicate(8)
-                                   for i in range(8))),
-            read.en.eq(self.fetch),
-            read.addr.eq(self.address),
-            self.fetched.eq(read.data),
+            self.i_operation.ready.eq(~waits),
+            self.i.ready.eq(loads & self.roomy),
+            accepts.eq(self.i.valid & self.i.ready),
+            ends.eq(place == last_place),
+            final.eq(blocks == 1),
+            word.valid.eq(accepts),
+            word.data.eq(self.i.payload),
+            word.first.eq(place == 0),
+            word.last.eq(ends),
+            word.code.eq(code),
+            word.place.eq(place),
+            word.final.eq(final),
+            self.o.eq(later(m, word, "s1")),
         ]
-        with m.If(self.i_operation.valid & self.i_operation.ready):
-            m.d.sync += operation.eq(self.i_operation.payload)
-        with m.If(accepted):
-            m.d.comb += self.zeros.eq(
-                choose(lambda width: count_ones(~nonzero_elements(self.i.payload, width))))
+        with m.If(self.i_operation.ready):
             m.d.sync += [
-                mask.eq(choose(masked_bits)),
-                zeros.eq(zeros + self.zeros),
-                place.eq(place + 1),
+                waiting.eq(self.i_operation.payload),
+                waits.eq(self.i_operation.valid & (self.i_operation.payload.blocks != 0)),
             ]
-            with m.If(place == words):
-                m.d.sync += [full.eq(1), place.eq(0), operation.blocks.eq(operation.blocks - 1)]
+        with m.If(accepts):
+            m.d.sync += place.eq(Mux(ends, 0, place + 1))
+            with m.If(ends):
+                m.d.sync += [blocks.eq(blocks - 1), loads.eq(~final)]
+        with m.If(waits & (~loads | (accepts & ends & final))):
+            m.d.sync += [
+                waits.eq(0),
+                loads.eq(1),
+                blocks.eq(waiting.blocks),
+                code.eq(by_width(waiting.format, lambda width: {
+                    8: WidthCode.BITS8, 16: WidthCode.BITS16, 32: WidthCode.BITS32}[width])),
+                last_place.eq(by_width(waiting.format,
+                                       lambda width: self.block * width // 64 - 1)),
+            ]
+        return m
+
+
+class Sender(wiring.Component):
+    """Keeps blocks, as they are and squeezed, until they are whole; sends what is shorter.
+
+    Members
+    -------
+    plain, packed, done : In
+        As the ``Squeezer`` gives them.
+    o : Out(stream of Piece)
+        For each block the mask, if it is sparse, and its words.
+    freed : Out(1)
+        The room of a block was given back.
+
+    Timing
+    ------
+    A piece per cycle; the first follows 7 cycles after ``done``.
+    """
+
+    def __init__(self, *, block, target):
+        self.block, self.target = block, target
+        super().__init__({
+            "plain": In(SqueezerPlain),
+            "packed": In(SqueezerPacked),
+            "done": In(SqueezerDone),
+            "o": Out(stream.Signature(Piece)),
+            "freed": Out(1),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        plain_words, packed_words, packed_place, mask_read = self._words(m)
+        ahead, ahead_slot, ahead_valid, takes = self._entries(m, packed_place)
+
+        # Stage 0: the next piece of a block. All stages move together.
+        moves = Signal()
+        slot, entry, busy = register(range(SLOTS)), register(BlockEntry), Signal()
+        place, begins = Signal(5), Signal(init=1)
+        is_mask, ends = Signal(), Signal()
+        m.d.comb += [
+            is_mask.eq(begins & entry.sparse),
+            ends.eq(Mux(is_mask, entry.bare, place == entry.last_word)),
+            takes.eq(moves & (~busy | ends)),
+            self.freed.eq(takes & ahead_valid),
+        ]
+        with m.If(moves):
+            with m.If(busy):
+                m.d.sync += [begins.eq(ends), place.eq(Mux(ends | is_mask, 0, place + 1))]
+            with m.If(takes):
+                m.d.sync += [busy.eq(ahead_valid), entry.eq(ahead), slot.eq(ahead_slot)]
+
+        # Stages 1 and 2: reading. Stage 3: the mask, or the word of one kind.
+        s1_valid, s1_mask, s1_packed = Signal(), register(), register()
+        s2_valid, s2_mask, s2_packed = Signal(), register(), register()
+        s1_slot, s2_bits = register(range(SLOTS)), register(64)
+        s1_piece, s2_piece, s3_piece = register(Piece), register(Piece), register(Piece)
+        m.d.comb += [
+            moves.eq(~self.o.valid | self.o.ready),
+            mask_read.addr.eq(s1_slot),
+            self.o.payload.eq(s3_piece),
+        ]
+        for words in (plain_words, packed_words):
+            m.d.comb += [words.address.eq(self._address(place, slot)), words.read.eq(moves)]
+        with m.If(moves):
+            m.d.sync += [
+                s1_valid.eq(busy), s1_mask.eq(is_mask), s1_packed.eq(entry.sparse),
+                s1_slot.eq(slot),
+                s1_piece.bytes.eq(Mux(is_mask, self.block // 8, Mux(ends, entry.tail, 8))),
+                s1_piece.first.eq(begins), s1_piece.flag.eq(entry.sparse),
+                s1_piece.last.eq(ends & entry.final),
+                s2_valid.eq(s1_valid), s2_mask.eq(s1_mask), s2_packed.eq(s1_packed),
+                s2_piece.eq(s1_piece), s2_bits.eq(mask_read.data),
+                self.o.valid.eq(s2_valid), s3_piece.eq(s2_piece),
+                s3_piece.data.eq(
+                    Mux(s2_mask, s2_bits, Mux(s2_packed, packed_words.o, plain_words.o))),
+            ]
+        return m
+
+    def _address(self, place, slot):
+        return Cat(place[:exact_log2(self.block // 2)], slot)
+
+    def _words(self, m):
+        """The memories of words and masks, written as they come; the ports that are read."""
+        m.submodules.plain_words = plain_words = Ram(
+            width=64, depth=SLOTS * self.block // 2, target=self.target)
+        m.submodules.packed_words = packed_words = Ram(
+            width=64, depth=SLOTS * self.block // 2, target=self.target)
+        m.submodules.masks = masks = memory.Memory(
+            shape=data.ArrayLayout(8, self.block // 8), depth=SLOTS, init=[])
+        mask_write = masks.write_port(granularity=1)
+
+        plain_slot, packed_slot = Signal(range(SLOTS)), Signal(range(SLOTS))
+        packed_place = Signal(5)
+        octet = Signal(3)
+        code = self.plain.code
+        m.d.comb += [
+            octet.eq(self.plain.place >> code.as_value()),
+            plain_words.write.eq(self.plain.valid),
+            plain_words.i_address.eq(self._address(self.plain.place, plain_slot)),
+            plain_words.i_data.eq(self.plain.data),
+            mask_write.en.eq(Cat(self.plain.valid & (octet == i) for i in range(self.block // 8))),
+            mask_write.addr.eq(plain_slot),
+            *(mask_write.data[i].eq(self.plain.mask) for i in range(self.block // 8)),
+            packed_words.write.eq(self.packed.valid),
+            packed_words.i_address.eq(self._address(packed_place, packed_slot)),
+            packed_words.i_data.eq(self.packed.data),
+        ]
+        m.d.sync += [
+            plain_slot.eq(plain_slot + (self.plain.valid & self.plain.last)),
+            packed_slot.eq(packed_slot + self.done.valid),
+            packed_place.eq(Mux(self.done.valid, 0, packed_place + self.packed.valid)),
+        ]
+        return plain_words, packed_words, packed_place, masks.read_port(domain="comb")
+
+    def _entries(self, m, words):
+        """The memory of entries; the next one in a register, until it is taken."""
+        m.submodules.entries = entries = memory.Memory(shape=BlockEntry, depth=SLOTS, init=[])
+        write, read = entries.write_port(), entries.read_port(domain="comb")
 
         # The mask costs `block` bits and saves the zeros' own.
-        header = self.o.payload
-        with m.If(~self.o.valid | self.o.ready):
-            m.d.sync += self.o.valid.eq(full)
-            with m.If(full):
-                m.d.sync += [
-                    full.eq(0),
-                    zeros.eq(0),
-                    half.eq(~half),
-                    header.mask.eq(mask),
-                    header.sparse.eq(choose(lambda width: zeros * width > self.block)),
-                    header.final.eq(operation.blocks == 0),
-                    header.half.eq(half),
-                    header.words.eq(words),
-                ]
-        return m
+        done, s1_words = later(m, self.done, "s1_done"), register(6)
+        size, is_sparse, entry = register(9), Signal(), register(BlockEntry)
+
+        def choose(of_width):
+            return Mux(done.code == WidthCode.BITS8, of_width(8),
+                       Mux(done.code == WidthCode.BITS16, of_width(16), of_width(32)))
+
+        m.d.sync += [
+            s1_words.eq(words),
+            size.eq((words << 3) + self.done.tail),
+            write.en.eq(done.valid),
+            entry.sparse.eq(is_sparse),
+            entry.final.eq(done.final),
+            entry.bare.eq(done.tail == 0),
+            entry.last_word.eq(
+                Mux(is_sparse, s1_words, choose(lambda width: self.block * width // 64 - 1))),
+            entry.tail.eq(Mux(is_sparse, done.tail, 8)),
+            write.addr.eq(write.addr + write.en),
+        ]
+        m.d.comb += write.data.eq(entry)
+        m.d.comb += is_sparse.eq(saves(size, choose(lambda width: self.block * (width - 1) // 8)))
+
+        ahead, slot = register(BlockEntry), register(range(SLOTS))
+        valid, takes = Signal(), Signal()
+        there = read.addr != write.addr
+        with m.If(takes | ~valid):
+            m.d.sync += [
+                ahead.eq(read.data), slot.eq(read.addr), valid.eq(there),
+                read.addr.eq(read.addr + there),
+            ]
+        return ahead, slot, valid, takes
 
 
 class Compressor(wiring.Component):
@@ -153,6 +272,8 @@ class Compressor(wiring.Component):
     ----------
     block : int
         Elements of a block: 8, 16, 32 or 64.
+    target : str
+        What it is built for: of the ``Ram``.
 
     Members
     -------
@@ -169,12 +290,10 @@ class Compressor(wiring.Component):
 
     Timing
     ------
-    With n = block * width / 64 words in a block: a dense block takes n + 1 cycles and a sparse one
-    n + 2, while the next one is loaded. The last word leaves n + 4 cycles more than the sum of
-    these after the operation was accepted, and one more if the last word of elements spills over
-    into a further word of bits. The next operation may begin while this one is sent; it follows
-    without a bubble, or with one of a cycle if this one spilt or ended in a dense block. No output
-    depends on an input in the same cycle, except ``ready`` on ``ready``.
+    The busier of ``i`` and ``o`` moves a word per cycle, also from operation to operation. A block
+    is sent when it is whole: its first word leaves about 25 cycles after its last one came.
+    ``compress_cycles`` of host/codec.py has the cycles of an operation, exactly for blocks of 64.
+    A stall of ``o`` holds up ``i`` when about a dozen blocks wait. Reset forgets what is under way.
 
     Numerics
     --------
@@ -187,8 +306,8 @@ class Compressor(wiring.Component):
         If ``block`` is not an int, or not a legal one.
     """
 
-    def __init__(self, *, block):
-        self.block = check_block(block)
+    def __init__(self, *, block, target="generic"):
+        self.block, self.target = check_block(block), target
         super().__init__({
             "i_operation": In(stream.Signature(CodecOperation)),
             "i": In(stream.Signature(64)),
@@ -200,67 +319,32 @@ class Compressor(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.loader = loader = Loader(block=self.block)
+        m.submodules.squeezer = squeezer = Squeezer()
+        m.submodules.sender = sender = Sender(
+            block=self.block, target=self.target)
         m.submodules.packer = packer = BitPacker()
         wiring.connect(m, wiring.flipped(self.i_operation), loader.i_operation)
         wiring.connect(m, wiring.flipped(self.i), loader.i)
+        wiring.connect(m, sender.o, packer.i)
         wiring.connect(m, packer.o, wiring.flipped(self.o))
-        m.d.sync += self.zeros.eq(self.zeros + loader.zeros)
-        with m.If(self.o.valid & self.o.ready):
-            m.d.sync += self.words.eq(self.words + 1)
 
-        # Stage 1: flag, mask and words of a block in turn. All stages move together.
-        moves = Signal()
-        header = loader.o.payload
-        word = Signal.like(header.words)
-        s2_valid = Signal()
-        s2_is_word, s2_compacts = Signal(), Signal()
-        s2_piece = Signal(Piece)
-        ends = Signal()
+        stored = Signal(range(SLOTS))
+        starts, ends = Signal(), Signal()
+        sent, zeros = Signal(), Signal(range(9))
         m.d.comb += [
-            loader.address.eq(Cat(word, header.half)),
-            loader.fetch.eq(moves),
-            loader.o.ready.eq(moves & ends),
+            squeezer.i.eq(loader.o),
+            sender.plain.eq(squeezer.plain),
+            sender.packed.eq(squeezer.packed),
+            sender.done.eq(squeezer.done),
         ]
-        with m.If(moves):
-            m.d.sync += [
-                s2_valid.eq(loader.o.valid),
-                s2_compacts.eq(header.sparse),
-                s2_piece.last.eq(ends & header.final),
-            ]
-        with m.FSM():
-            with m.State("FLAG"), m.If(moves & loader.o.valid):
-                m.d.sync += [s2_is_word.eq(0), s2_piece.data.eq(header.sparse),
-                             s2_piece.length.eq(1)]
-                m.next = "WORDS"
-                with m.If(header.sparse):
-                    m.next = "MASK"
-            with m.State("MASK"), m.If(moves):
-                m.d.sync += [s2_piece.data.eq(header.mask), s2_piece.length.eq(self.block)]
-                m.next = "WORDS"
-            with m.State("WORDS"):
-                m.d.comb += ends.eq(word == header.words)
-                with m.If(moves):
-                    m.d.sync += [s2_is_word.eq(1), word.eq(word + 1)]
-                    with m.If(ends):
-                        m.d.sync += word.eq(0)
-                        m.next = "FLAG"
-
-        # Stage 2: the bank's word is there; stage 3: it is compacted.
-        s3_valid = Signal()
-        s3_piece = Signal(Piece)
-        stored = loader.fetched
-        m.d.comb += [
-            moves.eq(~s3_valid | packer.i.ready),
-            packer.i.valid.eq(s3_valid),
-            packer.i.payload.eq(s3_piece),
+        m.d.sync += [
+            starts.eq(loader.o.valid & loader.o.last),
+            ends.eq(sender.freed),
+            stored.eq(stored + starts - ends),
+            loader.roomy.eq(stored < STORED),
+            zeros.eq(Mux(squeezer.plain.valid, squeezer.plain.zeros, 0)),
+            self.zeros.eq(self.zeros + zeros),
+            sent.eq(self.o.valid & self.o.ready),
+            self.words.eq(self.words + sent),
         ]
-        with m.If(moves):
-            m.d.sync += [s3_valid.eq(s2_valid), s3_piece.eq(s2_piece)]
-            with m.If(s2_is_word):
-                m.d.sync += [s3_piece.data.eq(stored.data), s3_piece.length.eq(64)]
-                with m.If(s2_compacts):
-                    m.d.sync += [
-                        s3_piece.data.eq(compact(stored.data, stored.keep)),
-                        s3_piece.length.eq(count_ones(stored.keep) << 3),
-                    ]
         return m

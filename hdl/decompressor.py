@@ -1,27 +1,21 @@
 """The zero decompressor: one bit stream becomes blocks of elements again (docs/zce.md).
 
-    i ---> unpacker ---> flag, mask
-                   `---> values ---> expansion ---> o
+    i ---> header reader ---> headers ---.-----------.
+      `---------------------------> aligner ---> spreader ---> o
 """
 
 from amaranth.hdl import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .bitstream import BitUnpacker, by_width, check_block, count_ones, per_byte
+from .aligner import Aligner, BlockStart, Item
+from .bitstream import check_block, later
+from .header import RING_DEPTH, BlockHeader, HeaderReader, RingWord
 from .layouts import CodecOperation, CodecWord, PlainWord
+from .queue import Queue
+from .spreader import Spreader
 
 __all__ = ["Decompressor"]
-
-
-def expand(word, keep):
-    """Move the low bytes up, in order, to the places that ``keep`` names; zeros elsewhere.
-
-    A place takes the byte that has as many below it as the place has named ones.
-    """
-    lanes = [word[:8]] + [
-        word[:8 * (place + 1)].word_select(count_ones(keep[:place]), 8) for place in range(1, 8)]
-    return Cat(lane & keep[place].replicate(8) for place, lane in enumerate(lanes))
 
 
 class Decompressor(wiring.Component):
@@ -31,6 +25,8 @@ class Decompressor(wiring.Component):
     ----------
     block : int
         Elements of a block: 8, 16, 32 or 64.
+    target : str
+        What it is built for: of the ``Ram``.
 
     Members
     -------
@@ -46,11 +42,10 @@ class Decompressor(wiring.Component):
 
     Timing
     ------
-    With n = block * width / 64 words in a block: a dense block takes n + 1 cycles and a sparse one
-    n + 2, if ``i`` gives a word whenever it is ready. The last word leaves 4 cycles more than the
-    sum of these after the operation was accepted, and the next operation is accepted in the same
-    cycle at the earliest. No output depends on an input in the same cycle, except ``ready``
-    on ``ready``.
+    The busier of ``i`` and ``o`` moves a word per cycle, also from operation to operation, if
+    blocks are 7 words or longer: the next header is found in 7 cycles. The first word of a stream
+    leaves about 30 cycles after it came; ``decompress_cycles`` of host/codec.py is exact. A stall
+    of ``o`` holds up ``i`` when about 50 words wait. Reset forgets what is under way.
 
     Numerics
     --------
@@ -62,8 +57,8 @@ class Decompressor(wiring.Component):
         If ``block`` is not an int, or not a legal one.
     """
 
-    def __init__(self, *, block):
-        self.block = check_block(block)
+    def __init__(self, *, block, target="generic"):
+        self.block, self.target = check_block(block), target
         super().__init__({
             "i_operation": In(stream.Signature(CodecOperation)),
             "i": In(stream.Signature(CodecWord)),
@@ -72,99 +67,47 @@ class Decompressor(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.unpacker = unpacker = BitUnpacker()
-        wiring.connect(m, wiring.flipped(self.i), unpacker.i)
+        m.submodules.reader = reader = HeaderReader(block=self.block, target=self.target)
+        m.submodules.aligner = aligner = Aligner(block=self.block, target=self.target)
+        m.submodules.spreader = spreader = Spreader(block=self.block)
+        m.submodules.headers = headers = Queue(BlockHeader, reserve=4)
+        m.submodules.blocks = blocks = Queue(BlockStart, reserve=5)
+        m.submodules.goods = goods = Queue(1, reserve=4)
+        m.submodules.items = items = Queue(Item, reserve=0)
+        m.submodules.words = words = Queue(PlainWord, reserve=7)
 
-        operation = Signal(CodecOperation)  # `blocks` counts those not yet complete
-        mask = Signal(self.block)           # of the block's words not yet given
-        word = Signal(range(self.block // 2))
-
-        def choose(of_width):
-            return by_width(operation.format, of_width)
-
-        keep = Signal(8)
-        wanted, step = Signal(range(65)), Signal(range(65))
-        enough, short = Signal(), Signal()
+        come, stored, roomy = Signal(RingWord), Signal(range(RING_DEPTH)), Signal(init=1)
+        place, word = Signal(come.place.shape()), later(m, come, "word")
         m.d.comb += [
-            keep.eq(choose(lambda width: per_byte(Cat(mask, Const(0, 8)), width))),
-            enough.eq(unpacker.available >= wanted),
-            short.eq(~enough & unpacker.ended),
-            unpacker.take.eq(Mux(enough, step, 0)),
+            self.i.ready.eq(roomy),
+            come.valid.eq(self.i.valid & self.i.ready),
+            come.data.eq(self.i.payload.data),
+            come.last.eq(self.i.payload.last),
+            come.place.eq(place),
+        ]
+        m.d.sync += [
+            place.eq(place + come.valid),
+            stored.eq(stored + word.valid - aligner.taken),
+            roomy.eq((stored < RING_DEPTH - 12) & ~reader.many),
         ]
 
-        # Stage 1: the values of a word and the places they go to. Stage 2: the word, in `o`.
-        s1_valid, s1_last, s1_short = Signal(), Signal(), Signal()
-        s1_values, s1_keep = Signal(64), Signal(8)
-        free = Signal()
-        m.d.comb += free.eq(~self.o.valid | self.o.ready)
-        moves = ~s1_valid | free
-        with m.If(moves):
-            m.d.sync += [
-                s1_valid.eq(0),
-                s1_last.eq(0),
-                s1_values.eq(unpacker.bits),
-                s1_keep.eq(keep & (~short).replicate(8)),
-                s1_short.eq(short),
-            ]
-
-        with m.FSM() as fsm:
-            with m.State("IDLE"):
-                m.d.comb += self.i_operation.ready.eq(1)
-                m.d.sync += operation.eq(self.i_operation.payload)
-                with m.If(self.i_operation.valid & (self.i_operation.payload.blocks != 0)):
-                    m.next = "FLAG"
-            with m.State("FLAG"):
-                m.d.comb += [wanted.eq(1), step.eq(1)]
-                m.d.sync += mask.eq(~0)
-                with m.If(enough):
-                    m.next = "WORDS"
-                    with m.If(unpacker.bits[0]):
-                        m.next = "MASK"
-                with m.Elif(short & moves):
-                    m.next = "CLOSE"
-            with m.State("MASK"):
-                m.d.comb += [wanted.eq(self.block), step.eq(self.block)]
-                m.d.sync += mask.eq(unpacker.bits)
-                with m.If(enough):
-                    m.next = "WORDS"
-                with m.Elif(short & moves):
-                    m.next = "CLOSE"
-            with m.State("WORDS"):
-                m.d.comb += wanted.eq(count_ones(keep) << 3)
-                with m.If(enough & moves):
-                    m.d.comb += step.eq(wanted)
-                    m.d.sync += [
-                        s1_valid.eq(1),
-                        word.eq(word + 1),
-                        mask.eq(choose(lambda width: mask >> (64 // width))),
-                    ]
-                    with m.If(word == choose(lambda w: max(self.block * w // 64, 1) - 1)):
-                        m.d.sync += [word.eq(0), operation.blocks.eq(operation.blocks - 1)]
-                        m.next = "FLAG"
-                        with m.If(operation.blocks == 1):
-                            m.d.sync += s1_last.eq(1)
-                            m.next = "CLOSE"
-                with m.Elif(short & moves):
-                    m.next = "CLOSE"
-            with m.State("CLOSE"), m.If(free):
-                m.d.comb += unpacker.clear.eq(unpacker.ended)
-                m.next = "DROP"
-                with m.If(unpacker.ended):
-                    m.next = "IDLE"
-            with m.State("DROP"):
-                m.d.comb += [wanted.eq(64), step.eq(64), unpacker.clear.eq(unpacker.ended)]
-                with m.If(unpacker.ended):
-                    m.next = "IDLE"
-        with m.If(short & moves & ~fsm.ongoing("DROP")):
-            m.d.sync += [s1_valid.eq(1), s1_last.eq(1), word.eq(0)]
-
-        # In CLOSE nothing is taken: what the unpacker still holds can only be padding.
-        padded = unpacker.ended & (unpacker.available < 64) & (unpacker.bits == 0)
-        with m.If(free):
-            m.d.sync += [
-                self.o.valid.eq(s1_valid),
-                self.o.payload.data.eq(expand(s1_values, s1_keep)),
-                self.o.payload.last.eq(s1_last),
-                self.o.payload.error.eq(s1_last & (s1_short | ~padded)),
-            ]
+        wiring.connect(m, wiring.flipped(self.i_operation), reader.i_operation)
+        wiring.connect(m, headers.o, aligner.i_header)
+        wiring.connect(m, blocks.o, spreader.i_block)
+        wiring.connect(m, goods.o, spreader.i_good)
+        wiring.connect(m, items.o, spreader.i)
+        wiring.connect(m, reader.o, headers.i)
+        wiring.connect(m, reader.o_good, goods.i)
+        wiring.connect(m, aligner.o_block, blocks.i)
+        wiring.connect(m, aligner.o, items.i)
+        wiring.connect(m, spreader.o, words.i)
+        wiring.connect(m, words.o, wiring.flipped(self.o))
+        m.d.comb += [
+            reader.i.eq(word),
+            aligner.i.eq(word),
+            reader.roomy.eq(headers.roomy & goods.roomy),
+            aligner.roomy.eq(blocks.roomy),
+            aligner.used.eq(items.o.valid & items.o.ready),
+            spreader.roomy.eq(words.roomy),
+        ]
         return m

@@ -6,8 +6,8 @@ import torch
 
 from ..hdl.formats import FORMATS, lookup
 
-__all__ = ["CASES", "bits_to_tensor", "bulk", "format_of", "mixture", "tensor_of",
-           "zero_fraction"]
+__all__ = ["CASES", "bits_to_tensor", "bulk", "every_pattern", "format_of", "mixture",
+           "tensor_of", "zero_fraction"]
 
 # name -> for a format, the bit patterns of one block of 64
 CASES = {
@@ -57,6 +57,15 @@ def zero_fraction(name, elements, fraction, seed=0):
             patterns.append(pattern)
     rng.shuffle(patterns)
     return bits_to_tensor(name, patterns)
+
+
+def every_pattern(name):
+    """256 blocks of eight: every pattern of zeros, of either sign, between odd bit patterns."""
+    fmt, rng = lookup(name), random.Random(name)
+    sign = 1 << (fmt.width - 1)
+    return bits_to_tensor(name, [
+        rng.getrandbits(fmt.width) | 1 if mask >> i & 1 else rng.choice((0, sign))
+        for mask in range(256) for i in range(8)])
 
 
 def bulk(name, block, seed):

@@ -6,11 +6,19 @@ from itertools import chain, pairwise
 import pytest
 from amaranth.hdl import *
 
-from exactum.benches.codec_cases import CASES, format_of, tensor_of, zero_fraction
-from exactum.hdl import compressor
+from exactum.benches.codec_cases import (
+    CASES,
+    every_pattern,
+    format_of,
+    tensor_of,
+    zero_fraction,
+)
+from exactum.hdl import compressor, squeezer
+from exactum.hdl.bitstream import from_bit
 from exactum.hdl.compressor import Compressor
 from exactum.hdl.formats import FORMATS
 from exactum.hdl.layouts import CodecOperation, CodecWord
+from exactum.hdl.squeezer import WidthCode
 from exactum.host.codec import compress, compress_cycles, plain_words
 from sim_tests.streams import PATTERNS, get, pack, put, simulate
 
@@ -88,11 +96,16 @@ def test_operations_of_all_formats_back_to_back_under_stalls(source, sink):
         ("fp16", 3, 0.9)]], stalls=(source, sink))
 
 
-def test_an_operation_delays_the_next_only_by_its_spill():
-    x = zero_fraction("fp16", 64 * 4, 0.5)
-    lasts = run([x] * 4)
+@pytest.mark.parametrize(("name", "zeros"), [("e4m3", 0.3), ("fp16", 0.5), ("fp32", 1)])
+def test_operations_follow_without_a_bubble(name, zeros):
+    lasts = run([zero_fraction(name, 64 * 4, zeros)] * 5)
     gaps = [b - a for a, b in pairwise(lasts)]
-    assert gaps == [compress_cycles(x != 0, 16) - 16 - 4] * 3
+    assert gaps == [4 * FORMATS[name].width] * 4
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_pattern_of_zeros_in_a_block_of_eight(name):
+    run([every_pattern(name)], 8)
 
 
 @pytest.mark.parametrize(("block", "error"), [(12, ValueError), (128, ValueError),
@@ -102,26 +115,31 @@ def test_illegal_blocks_are_refused(block, error):
         Compressor(block=block)
 
 
-COMPACT, PER_BYTE, COUNT_ONES = compressor.compact, compressor.per_byte, compressor.count_ones
+KEEP, RANKS, CROSSINGS = squeezer.keep_bytes, squeezer.ranks, squeezer.crossings
+PARTS = from_bit.parts
 MIXED = [zero_fraction(name, 128, 0.4) for name in ("e4m3", "fp16", "fp32")]
 MUTANTS = {
-    "compaction takes the lowest byte for kept": (
-        "compact", lambda word, keep: COMPACT(word, keep | 1), MIXED),
     "the sign bit counts": (
-        "nonzero_elements",
-        lambda word, width: Cat(word.word_select(i, width).any() for i in range(64 // width)),
+        squeezer, "keep_bytes", lambda some, top, code: KEEP(some | top, top, code),
         [tensor_of("bf16", CASES["zeros of both signs"])]),
     "elements always have 16 bits": (
-        "per_byte", lambda bits, width: PER_BYTE(Cat(bits, bits), 16), MIXED),
-    "a count of eight is one too many": (
-        "count_ones", lambda bits: COUNT_ONES(bits) + (bits.all() if len(bits) == 8 else 0),
+        squeezer, "keep_bytes", lambda some, top, code: KEEP(some, top, WidthCode.BITS16), MIXED),
+    "the rank of the highest byte is one too many": (
+        squeezer, "ranks", lambda keep: [*RANKS(keep)[:7], RANKS(keep)[7] + 1], MIXED),
+    "a pair of lanes crosses for its upper lane alone": (
+        squeezer, "crossings",
+        lambda active, targets, bit: CROSSINGS([0] * 8, targets, bit), MIXED),
+    "a mask as long as the zeros it saves is sent": (
+        compressor, "saves", lambda size, limit: size <= limit,
         [tensor_of("e4m3", CASES["as many zeros as its mask costs"])]),
+    "what is held begins a bit too late": (
+        from_bit, "parts", staticmethod(lambda position: PARTS(position + 1)), MIXED),
 }
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_mutants_are_caught(mutant, monkeypatch):
-    target, fault, tensors = MUTANTS[mutant]
-    monkeypatch.setattr(compressor, target, fault)
+    module, target, fault, tensors = MUTANTS[mutant]
+    monkeypatch.setattr(module, target, fault)
     with pytest.raises(AssertionError):
         run(tensors)

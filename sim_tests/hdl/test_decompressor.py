@@ -6,8 +6,14 @@ import pytest
 import torch
 from amaranth.hdl import *
 
-from exactum.benches.codec_cases import CASES, format_of, tensor_of, zero_fraction
-from exactum.hdl import bitstream, decompressor
+from exactum.benches.codec_cases import (
+    CASES,
+    every_pattern,
+    format_of,
+    tensor_of,
+    zero_fraction,
+)
+from exactum.hdl import decompressor, header, spreader
 from exactum.hdl.decompressor import Decompressor
 from exactum.hdl.formats import FORMATS
 from exactum.hdl.layouts import CodecOperation, CodecWord, PlainWord
@@ -24,39 +30,48 @@ def answer(format, words, blocks, block=64):
                  error=i == len(plain) - 1 and not good) for i, word in enumerate(plain)]
 
 
-def run(streams, block=64, stalls=("flowing", "flowing"), cycles=()):
+def run(streams, block=64, stalls=("flowing", "flowing"), cycles=(), limit=8_000):
     """Decompress (format, words, blocks) one after another and compare.
 
-    ``cycles``: if given, operations begin one by one and take just so many.
+    ``cycles``: if given, operations begin one by one, with their words, and take just so many.
     """
     dut = Decompressor(block=block)
     operations = [pack(CodecOperation, format=format.code, blocks=blocks)
                   for format, _, blocks in streams]
     answers = [answer(*item, block) if item[2] else [] for item in streams]
+    done = []
+
+    async def turn(ctx, number):
+        while cycles and len(done) < number:
+            await ctx.tick()
 
     async def operation_source(ctx):
-        await put(ctx, dut.i_operation, [] if cycles else operations)
+        for number, operation in enumerate(operations):
+            await turn(ctx, number)
+            await put(ctx, dut.i_operation, [operation])
 
     async def source(ctx):
-        words = [pack(CodecWord, data=word, last=i == len(words) - 1)
-                 for _, words, _ in streams for i, word in enumerate(words)]
-        await put(ctx, dut.i, words, PATTERNS[stalls[0]](1))
+        stall = PATTERNS[stalls[0]](1)
+        for number, (_, words, _) in enumerate(streams):
+            await turn(ctx, number)
+            await put(ctx, dut.i, [pack(CodecWord, data=word, last=i == len(words) - 1)
+                                   for i, word in enumerate(words)], stall)
 
     async def sink(ctx):
-        if cycles:
-            for operation, expected, count in zip(operations, answers, cycles, strict=True):
-                stamps = []
-                await put(ctx, dut.i_operation, [operation])
-                assert await get(ctx, dut.o, len(expected), stamps=stamps) == expected
-                assert stamps[-1] + 1 == count
-        else:
+        for expected, count in zip(answers, cycles, strict=False):
+            stamps = []
+            assert await get(ctx, dut.o, len(expected), stamps=stamps) == expected
+            assert stamps[-1] == count
+            done.append(count)
+            await ctx.tick()
+        if not cycles:
             expected = list(chain(*answers))
             assert await get(ctx, dut.o, len(expected), PATTERNS[stalls[1]](2)) == expected
         for _ in range(8):
             assert not ctx.get(dut.o.valid)
             await ctx.tick()
 
-    simulate(dut, operation_source, source, sink, limit=5_000)
+    simulate(dut, operation_source, source, sink, limit=limit)
 
 
 def stream_of(x, block=64):
@@ -78,6 +93,11 @@ def test_cycles_are_exactly_those_of_the_model(name):
                for zeros in (0, 0.05, 0.5, 0.95, 1) for blocks in (1, 3)]
     run([stream_of(x) for x in tensors],
         cycles=[decompress_cycles(x.float() != 0, FORMATS[name].width) for x in tensors])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_pattern_of_zeros_in_a_block_of_eight(name):
+    run([stream_of(every_pattern(name), 8)], 8)
 
 
 @pytest.mark.parametrize("block", [8, 16, 32])
@@ -112,38 +132,39 @@ def test_damaged_streams_end_in_an_error_and_the_next_one_is_well(name):
     run(streams[:14], stalls=("alternate", "bursts"))
 
 
-EXPAND, COUNT_ONES, PER_BYTE = decompressor.expand, decompressor.count_ones, decompressor.per_byte
+COUNT, RANKS, LANES, WORD_BYTES = (header.count_octet, spreader.ranks, spreader.lanes_from,
+                                   spreader.word_bytes)
 MIXED = [stream_of(zero_fraction(name, 128, 0.4)) for name in ("e4m3", "fp16", "fp32")]
 
 
-class HastyUnpacker(bitstream.BitUnpacker):
-    """Always says that its last word has come."""
+class HastyReader(header.HeaderReader):
+    """Finds every stream well padded and as long as it should be."""
 
     def elaborate(self, platform):
-        m = Module()
-        m.submodules.whole = whole = bitstream.BitUnpacker()
-        m.d.comb += [
-            whole.i.payload.eq(self.i.payload), whole.i.valid.eq(self.i.valid),
-            self.i.ready.eq(whole.i.ready), self.bits.eq(whole.bits), whole.take.eq(self.take),
-            self.available.eq(whole.available), whole.clear.eq(self.clear), self.ended.eq(1),
-        ]
+        m = super().elaborate(platform)
+        m.d.comb += self.o_good.payload.eq(1)
         return m
 
 
 MUTANTS = {
-    "expansion forgets the highest byte": (
-        "expand", lambda word, keep: EXPAND(word, keep & 0x7F), MIXED),
-    "elements always have 16 bits": (
-        "per_byte", lambda bits, width: PER_BYTE(Cat(bits, bits), 16), MIXED),
-    "a count of eight misses the first": (
-        "count_ones", lambda bits: COUNT_ONES(bits[1:] if len(bits) == 8 else bits), MIXED),
-    "every stream seems to have ended": ("BitUnpacker", HastyUnpacker, MIXED),
+    "a byte of ones counts for seven": (
+        header, "count_octet", lambda bits: COUNT(bits & 0x7F), MIXED),
+    "the highest byte comes from the lane below": (
+        spreader, "ranks", lambda keep: [*RANKS(keep)[:7], RANKS(keep)[7] - 1], MIXED),
+    "an item used up is used again": (
+        spreader, "lanes_from", lambda lane, used: LANES(lane, used) | (used == 8).replicate(8),
+        MIXED),
+    "elements always have 8 bits": (
+        spreader, "word_bytes", lambda octet, number, code: WORD_BYTES(octet, number, 0), MIXED),
+    "every stream seems to have ended well": (
+        decompressor, "HeaderReader", HastyReader,
+        [(FORMATS["e4m3"], [0, 1 << 63, 0, 0, 0, 0, 0, 0, 1 << 63], 1)]),
 }
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_mutants_are_caught(mutant, monkeypatch):
-    target, fault, streams = MUTANTS[mutant]
-    monkeypatch.setattr(decompressor, target, fault)
+    module, target, fault, streams = MUTANTS[mutant]
+    monkeypatch.setattr(module, target, fault)
     with pytest.raises(AssertionError):
-        run(streams, stalls=("sparse", "flowing"))
+        run(streams, stalls=("sparse", "flowing"), limit=1_000)
