@@ -72,8 +72,10 @@ class Decoder(wiring.Component):
         negative, looks = Signal(), Signal(LOOKS)
         significand = Signal(self.frame)
         exponent_width = max(f.exponent_width for f in self.formats)
-        exponent, bias_up = Signal(exponent_width), Signal(signed(exponent_width + 2))
         more = -self.geometry.fine if self.geometry.is_integer else 7
+        # Of a zero the place does not matter: so where there is one format, nothing is chosen.
+        exponent = Signal(exponent_width)
+        bias_up = Signal(signed(exponent_width + 2), init=self.formats[0].bias + more)
         with m.Switch(self.format):
             for fmt in self.formats:
                 with m.Case(fmt.code):
