@@ -18,8 +18,9 @@ from .gemm import check_shapes, default_overflow, product
 from .masks import NonZeros
 from .mx import Scales, checked_scales, scaled
 from .numerics import Operand, checked_format, checked_tensor, encode, max_finite, operand
-from .orientation import tally, turns
+from .orientation import turns
 from .softmax import exact_softmax, softmax_backward, softmax_cycles
+from .tally import tally
 
 __all__ = ["COUNTERS", "Counters", "Device", "EmulatorDevice", "open_device"]
 
