@@ -1,9 +1,7 @@
 """Padded batches of lines of real text, and what column compression makes of a training step."""
 
 import math
-import sysconfig
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +11,7 @@ from exactum.hdl.formats import lookup
 from exactum.host import offload
 from exactum.host.columns import Factor, kept
 from exactum.host.cycles import gemm_cycles
+from exactum.host.demo.text import ALPHABET, encode, read_sources
 from exactum.host.device import EmulatorDevice
 from exactum.host.masks import NonZeros
 from exactum.host.numerics import decode, quantize
@@ -21,18 +20,14 @@ from exactum.host.tally import tally
 __all__ = ["Meter", "RaggedModel", "batches", "measure"]
 
 MODULES = ("argparse", "ast", "calendar", "datetime", "enum", "inspect", "mailbox", "shutil")
-ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 BATCH, LONGEST, WIDTH, HEADS = 12, 84, 64, 2       # 12 x 84 tokens: a sum that fits the tile buffer
 FEATURES = {32, 64, 96, 192, 256}                  # other sizes of the model's products
 
 
 def lines() -> list[list[int]]:
     """Lines that are not blank, their ends included; hardly any is cut (LONGEST + 1 characters)."""
-    folder = Path(sysconfig.get_path("stdlib"))
-    text = "".join((folder / f"{name}.py").read_text(encoding="utf-8") for name in MODULES)
-    place = {character: index for index, character in enumerate(ALPHABET)}
-    return [[place[c] for c in f"{line}\n" if c in place][:LONGEST + 1]
-            for line in text.splitlines() if line.strip()]
+    return [encode(f"{line}\n")[:LONGEST + 1].tolist()
+            for line in read_sources(MODULES).splitlines() if line.strip()]
 
 
 def batches(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -71,7 +66,8 @@ class RaggedModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embedding, self.readout = nn.Embedding(96, WIDTH), nn.Linear(WIDTH, 96)
+        self.embedding, self.readout = (
+            nn.Embedding(len(ALPHABET), WIDTH), nn.Linear(WIDTH, len(ALPHABET)))
         self.position = nn.Parameter(0.02 * torch.randn(LONGEST + 1, WIDTH))
         self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(5))
         self.attentions = nn.ModuleList(RaggedAttention() for _ in range(2))

@@ -1,17 +1,25 @@
-"""Ways to make a training sparse: weights pruned by a schedule, and activations masked while it
-lasts by the magnitude and the momentum of their gradients.
+"""Trainings that become sparse, and what they cost: weights pruned by a schedule, or activations
+masked while it lasts by the magnitude and the momentum of their gradients.
 """
 
-from collections.abc import Callable, Iterable
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from exactum.host import offload, open_device
 from exactum.host.demo.training import CrossEntropy, Task
+from exactum.host.offloading import Report
 
-__all__ = ["ActivationMask", "Classifier", "Pruner", "cubic", "train"]
+__all__ = ["ROLES", "Pruner", "Result", "Setting", "cubic", "train", "trained"]
 
+ROLES = ("forward", "data-gradient", "weight-gradient")
+MASKED_FROM, MASKED_UNTIL = 0.02, 0.9              # shares of the steps
 OnStep = Callable[[int, int], None]
 
 
@@ -64,59 +72,90 @@ class Pruner:
         self.apply()
 
 
-class ActivationMask(nn.Module):
-    """Sets activations to zero but for a share of each sample's, forward and backward.
+@dataclass
+class Setting:
+    """A training, and how sparse it is made."""
 
-    Kept are those with the largest |activation| times the momentum of their unit's gradient: the
-    running mean, over steps, of the mean magnitude over the batch. Off when not training, or when
-    ``share`` is 1.
-
-    Parameters
-    ----------
-    units : int
-    momentum : float
-        Decay of the running mean.
-    """
-
-    def __init__(self, units: int, momentum: float = 0.9) -> None:
-        super().__init__()
-        self.momentum, self.share = momentum, 1.0
-        self.register_buffer("score", torch.ones(units))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, units] -> the same."""
-        if not self.training or self.share >= 1:
-            return x
-        kept = max(1, round(self.share * x.shape[-1]))
-        worth = x.detach().abs() * self.score
-        mask = torch.zeros_like(x).scatter_(-1, worth.topk(kept, -1).indices, 1.0)
-        if x.requires_grad:
-            x.register_hook(self._remember)
-        return x * mask
-
-    def _remember(self, gradient: Tensor) -> None:
-        mean = gradient.abs().mean(0)
-        mean = mean / mean.mean().clamp_min(1e-30)
-        self.score.mul_(self.momentum).add_(mean, alpha=1 - self.momentum).clamp_(min=1e-3)
+    make: Callable[..., Task]
+    steps: int
+    build: Callable[[], nn.Module] | None
+    """None: the task's own model."""
+    pruned: dict[str, float]
+    """The share of weights that end up zero, by the beginning of the layers' names."""
+    pruned_at: float
+    """The share of the steps after which they are."""
+    kept: float = 1.0
+    """The share of activations that a mask keeps."""
+    every: int = 1
+    """The emulator runs each ``every``-th step; 0: none."""
 
 
-class Classifier(nn.Module):
-    """64 pixels -> 512 -> 512 -> 10 logits, with ReLU and an `ActivationMask` in between."""
+@dataclass
+class Result:
+    """A training: the scores of its model, and what it cost."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(64, 512), nn.Linear(512, 512)
-        self.readout = nn.Linear(512, 10)
-        self.masks = nn.ModuleList(ActivationMask(512) for _ in range(2))
+    score: float
+    fewer: dict[str, tuple[float, float]]
+    """For each role, and all: shares of products and of cycles that were saved."""
+    model: nn.Module
 
-    def forward(self, images: Tensor) -> Tensor:
-        hidden = self.masks[0](torch.relu(self.first(images.flatten(1))))
-        return self.readout(self.masks[1](torch.relu(self.second(hidden))))
+
+def costs(reports: Sequence[Report]) -> dict[str, tuple[float, float]]:
+    """Shares of products and of cycles saved, by role and in all."""
+    shares, products = {}, [row for found in reports for row in found.rows if row.op == "gemm"]
+    for role in (*ROLES, "all"):
+        rows = [row for row in products if role in ("all", row.role)]
+        taken, skipped, cycles, dense = (sum(getattr(row, name) for row in rows) for name in (
+            "products", "products_skipped", "cycles", "cycles_dense"))
+        shares[role] = skipped / (taken + skipped), 1 - cycles / dense
+    return shares
+
+
+def trained(kind: str, setting: Setting, seed: int) -> Result:
+    """One training: dense, pruned or masked."""
+    start = time.perf_counter()
+    task = setting.make(seed=seed, steps=setting.steps)
+    torch.manual_seed(seed)
+    model = (setting.build or task.build)()
+    pruner, before = None, None
+    if kind == "pruned":
+        pruner = Pruner([(layer, share) for name, layer in model.named_modules()
+                         for prefix, share in setting.pruned.items()
+                         if isinstance(layer, nn.Linear) and name.startswith(prefix)],
+                        end=setting.pruned_at)
+    elif kind == "masked":
+        def before(step: int, total: int) -> None:
+            on = MASKED_FROM < step / total < MASKED_UNTIL
+            for mask in model.masks:
+                mask.share = setting.kept if on else 1.0
+    device, reports = open_device("emulator"), []
+
+    @contextmanager
+    def counted(step: int) -> Iterator[None]:
+        if not setting.every or step % setting.every:
+            yield
+            return
+        with offload(device, "e4m3") as session:
+            yield
+        reports.append(session.report())
+
+    train(task, model, before, pruner.step if pruner else None, counted)
+    if pruner:
+        pruner.apply()                    # the average remembers weights from before they were zero
+    model.eval()
+    with torch.no_grad():
+        score = task.evaluate(model)
+    print(f"{task.name} {kind}, seed {seed}, counted every {setting.every}: {score:.4f}, "
+          f"{time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    return Result(score, costs(reports) if reports else {}, model)
 
 
 def train(task: Task, model: nn.Module, before: OnStep | None = None,
-          after: OnStep | None = None) -> None:
-    """The demo's loop, with something to do before and after each step (step, steps).
+          after: OnStep | None = None,
+          inside: Callable[[int], AbstractContextManager[None]] = lambda step: nullcontext()
+          ) -> None:
+    """The demo's loop, with something to do before and after each step (step, steps), and a context
+    in which the products of a step take place.
 
     The model ends with the running average of its weights where the task has one.
     """
@@ -129,7 +168,8 @@ def train(task: Task, model: nn.Module, before: OnStep | None = None,
     for step, (x, target) in enumerate(task.batches, 1):
         if before:
             before(step, steps)
-        loss_of(model(x), target).backward()
+        with inside(step):
+            loss_of(model(x), target).backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()

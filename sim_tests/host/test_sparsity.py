@@ -1,12 +1,14 @@
 """The parts of benchmarks/sparsity.py: schedules, masks, padding, and what they cost."""
 
-import pytest
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from benchmarks.ragged import BATCH, FEATURES, Meter, RaggedModel, batches
-from benchmarks.sparse_products import sparse_weights
-from benchmarks.sparse_training import ActivationMask, Classifier, Pruner, cubic, train
+from benchmarks.sparse_models import ActivationMask, Classifier
+from benchmarks.sparse_products import engine_cycles, packed_cycles, packed_groups
+from benchmarks.sparse_training import Pruner, Setting, cubic, train, trained
 from exactum.gen.config import preset
 from exactum.host import offload
 from exactum.host.demo.training import Task
@@ -94,16 +96,29 @@ def test_padding_changes_no_loss_and_column_compression_finds_it():
     assert cycles["compressed"] <= cycles["oriented"] <= cycles["skipped"] <= cycles["dense"]
 
 
-@pytest.fixture(scope="module")
-def weights():
-    return list(sparse_weights())
+def test_columns_that_do_not_collide_are_packed_together():
+    tile = torch.tensor([[1, 0, 0, 1, 0], [0, 1, 0, 0, 0], [0, 0, 1, 1, 0]]).bool()
+    assert packed_groups(tile) == 2                       # columns 0 and 2 collide with 3 alone
+    assert packed_groups(torch.eye(8).bool()) == 1
+    assert packed_groups(torch.ones(2, 5).bool()) == 5
+    assert packed_groups(torch.zeros(2, 5).bool()) == 0
 
 
-def test_long_rows_of_sparse_weights_cost_what_they_have(weights):
-    for row in weights:
-        if row["case"] == "768 x 768 x 512" and row["density"] >= 0.1:
-            assert row["of_ideal"] > 0.99
+def test_columns_packed_for_each_row_alone_take_what_skipping_takes():
+    mask = torch.rand(64, 256, generator=torch.Generator().manual_seed(1)) < 0.4
+    assert packed_cycles(mask, 128, 1) == engine_cycles(mask, 128)
+    assert packed_cycles(mask, 128, 8) > engine_cycles(mask, 128)
 
 
-def test_packing_columns_would_gain_next_to_nothing(weights):
-    assert max(row["packing"] for row in weights if row["packing"] is not None) < 0.02
+def test_a_step_that_is_counted_takes_place_inside():
+    data = [(torch.rand(4, 8, 8), torch.arange(4)) for _ in range(6)]
+    task = Task("digits", data, Classifier, lambda model: 0.0, learning_rate=1e-2, averaging=0.9)
+    setting = Setting(lambda **_: task, 6, Classifier, {"second": 0.5}, 0.4, kept=0.25, every=3)
+    found = {kind: trained(kind, setting, 1) for kind in ("dense", "pruned", "masked")}
+    assert (found["pruned"].model.second.weight == 0).double().mean() == 0.5
+    assert not (found["dense"].model.second.weight == 0).any()
+    for role, (products, cycles) in found["masked"].fewer.items():
+        assert 0 <= products <= 1
+        assert cycles <= 1
+        assert products >= found["dense"].fewer[role][0]
+    assert trained("dense", replace(setting, every=0), 1).fewer == {}
