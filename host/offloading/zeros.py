@@ -26,7 +26,7 @@ def density_figure(rows: Sequence[Row], roles: dict[str, str]) -> Figure:
     roles : dict
         The colour of each role.
     """
-    figure = Figure(figsize=(6.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(6.6, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
@@ -48,7 +48,9 @@ def _lines(axes: Axes, rows: Sequence[Row]) -> None:
         places = [100 * (place + 0.5) / _POINTS for place in range(_POINTS)]
         axes.plot(places, [100 * y for y in points], color=colour, linewidth=1.3, label=name)
     axes.set(xlim=(0, 100), ylim=(0, 103), xlabel="% of the run", ylabel="density of products, %")
-    axes.legend(frameon=False, fontsize=6, loc="best")
+    axes.figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=7, ncols=2,
+                       loc="outside lower left", title="Left: the layers that cost most",
+                       title_fontsize=7, alignment="left")
 
 
 def _at(rows: Sequence[Row], share: float) -> Stretch:

@@ -55,8 +55,8 @@ def test_the_picture_shows_every_layer_and_role(calls):
                 history=filled(calls)) for place, role in enumerate(("forward", "backward") * 5)]
     figure = density_figure(rows, {"forward": "#000000", "backward": "#ff0000"})
     assert isinstance(figure, Figure)
-    left, right = figure.axes
-    names = [text.get_text() for text in left.get_legend().get_texts()]
+    _, right = figure.axes
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == [f"layer {place}" for place in range(9, 1, -1)]
     assert len(right.collections) == (2 if calls else 0)
 
