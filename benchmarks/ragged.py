@@ -95,9 +95,9 @@ class RaggedModel(nn.Module):
 class Meter(EmulatorDevice):
     """An emulator that adds up what each product would cost in other engines, in ``cycles``.
 
-    dense: no zero is skipped. padding: of a dense engine, if padding alone is left out. columns: of
-    a dense engine with column compression. skipped: zeros of A are skipped. oriented: of the
-    sparser operand. compressed: and lines of zeros left out.
+    dense: no zero is skipped; of either orientation the better one. padding: of a dense engine, if
+    padding alone is left out. columns: of a dense engine with column compression. skipped: zeros
+    of A are skipped. oriented: of the sparser operand. compressed: and lines of zeros left out.
     """
 
     def __init__(self, config: Configuration) -> None:
@@ -117,7 +117,7 @@ class Meter(EmulatorDevice):
                  "compressed": tally(self.config, left, right, pair)}
         for name, costs in found.items():
             self.cycles[name] += costs.cycles
-        self.cycles["dense"] += found["skipped"].cycles_dense
+        self.cycles["dense"] += found["compressed"].cycles_dense
         sizes = *a.shape[-2:], b.shape[-1]
         count = a.shape[0] if a.dim() == 3 else 1
         for index in range(count):
@@ -131,9 +131,11 @@ class Meter(EmulatorDevice):
         return super().gemm(a, b, formats, *arguments, **options)
 
     def _dense(self, sizes: tuple[int, ...], pair: tuple) -> int:
+        """Cycles of a product of these sizes without a zero."""
         m, k, n = sizes
-        return gemm_cycles(self.config, torch.ones(m, k, dtype=torch.bool), None, pair,
-                           columns=n).cycles
+        return min(gemm_cycles(self.config, torch.ones(rows, k, dtype=torch.bool), None, formats,
+                               columns=columns).cycles
+                   for rows, columns, formats in ((m, n, pair), (n, m, pair[::-1])))
 
     def _real(self, size: int, is_batch: bool, line: int) -> int:
         """A size of a product less its padding."""

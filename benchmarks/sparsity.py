@@ -7,8 +7,8 @@ Trained are scikit-learn's digits and the characters of Python's own sources, in
 every twentieth step, which runs in the exact emulator (E4M3, gradients E5M2, preset default): that
 counts products and cycles. With one seed of the digits every step runs there, in FP8 throughout.
 Counted is the whole training, forward, data gradient and weight gradient. ``fewer products`` is
-the share of all M K N that was not performed; ``fewer cycles``, of matrix products, against an
-engine that skips nothing. Both include the zeros that any training has (ReLU, the digits'
+the share of all M K N that was not performed; ``fewer cycles``, of matrix products, against the
+same engine if nothing were zero. Both include the zeros that any training has (ReLU, the digits'
 margins); what pruning or mask adds is given against the dense training, its zeros skipped.
 ``spread`` is the least and the largest of the seeds. Scores are of networks that end up dense
 (masked activations) or pruned, evaluated in torch fp32; points are those lost against the same

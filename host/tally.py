@@ -24,7 +24,7 @@ __all__ = ["Tally", "tally"]
 class Tally:
     """What the products of one call cost, added up.
 
-    ``cycles_dense`` are those of the products as they stand, A streamed, if no element were zero.
+    ``cycles_dense`` are those of the products if no element were zero, in the better orientation.
     ``transposed`` counts products (of a batch); ``bits_in`` are those of the operands, the streamed
     one zero-compressed, the loaded one as it is; ``scales_in`` are bytes of block scales;
     ``results`` are elements that come back. Words saved are 64-bit words that column compression
@@ -54,8 +54,8 @@ def tally(config: Configuration, a: Factor, b: Factor, formats: tuple[Format, Fo
     """What `choose` finds, added up over a product or a batch of them: factors [..., R, K]."""
     allowed, total = turns(orientation), Tally()
     (*batch, m, k), n = a.nonzero.shape, b.nonzero.shape[-2]
-    total.cycles_dense = math.prod(batch) * _dense_cycles(
-        config, (m, k, n), formats, any(scales), False)
+    total.cycles_dense = math.prod(batch) * min(
+        _dense_cycles(config, (m, k, n), formats, any(scales), turned) for turned in allowed)
     found = kept(a, b, config.vpcu.scale_block if any(scales) else 1) if compress else None
     together, alone = _parts(config, a, b, found, compress)
     if together is not None:

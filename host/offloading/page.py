@@ -54,9 +54,7 @@ def render(report: Report, *, figures: Sequence[tuple[str, Figure, str]] = (),
             "Density and cycles saved", density_figure(products, _ROLES),
             "Left: share of each layer's products that were taken, as the run goes on. Right: "
             "cycles saved against it, for each operation and stretch of the run; on the broken "
-            "line no cycle is wasted. Saved are the cycles of an engine that skips nothing and "
-            "streams the left factor; above the line, the transposed product fits the engine's "
-            "tiles better."))
+            "line no cycle is wasted. Saved are cycles of the same products without a zero."))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)
     environment.filters["percent"] = lambda share: f"{share:.1%}"

@@ -37,8 +37,7 @@ class Row:
     products, products_skipped : int
         Scalar products taken, and not taken because a factor is zero.
     cycles, cycles_dense : int
-        By the contract, of the device's configuration; and what they would be if nothing were zero
-        and every product were computed as it stands.
+        By the contract, of the device's configuration; and what they would be if nothing were zero.
     transposed : int
         Products (of a batch, each) computed as B^T A^T, their right operand being streamed.
     words_a_saved, words_b_saved : int
