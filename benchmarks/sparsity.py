@@ -34,7 +34,7 @@ from exactum.host.demo.digits import digits_task
 from exactum.host.demo.text import text_task
 
 # Other seeds than those that shares were chosen with.
-SEEDS, TEXT_SEEDS, NARROW_SEEDS, RAGGED_SEEDS = range(10, 18), range(10, 13), (10, 11), (10, 11, 12)
+SEEDS, TEXT_SEEDS, NARROW_SEEDS, RAGGED_SEEDS = range(10, 16), range(10, 13), (10, 11), (10, 11, 12)
 
 DIGITS = Setting(digits_task, 1000, Classifier, {"first": 0.5, "second": 0.9}, 0.3, 0.35, 20)
 CHARACTERS = Setting(characters_task, 1000, None, {"first": 0.75, "second": 0.75}, 0.4, 0.4, 20)
