@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs; run again, it starts at once.
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typecheck simulator bench pairs synth clean
+.PHONY: help demo test lint typecheck simulator bench sparsity pairs synth clean
 
 PYTHON ?= python3
 # Another build of torch can be asked for: make demo TORCH="torch==2.13.0 --index-url URL"
@@ -15,6 +15,7 @@ help:
 	@echo 'make demo   set up, train two networks in exact FP8, write Verilog and a report'
 	@echo 'make test   set up, lint, type-check, run all tests'
 	@echo 'make bench  run the benchmarks (benchmarks/results/*.json)'
+	@echo 'make sparsity  what zeros save in trainings, and the tables of docs/zce.md (a quarter of an hour)'
 	@echo 'make pairs  10^7 pairs of operands and 1,500 products through compiled RTL (half an hour)'
 	@echo 'make synth  area and clock on an ECP5 of all designs (hours; cached; SEEDS=3, or UNITS="tiny softmax" for some)'
 	@echo 'make clean  remove everything that make made'
@@ -40,6 +41,10 @@ typecheck: $(VENV)/.test
 bench: $(VENV)/.test simulator
 	@for script in emulator offload softmax generate rtl vpcu codec; do \
 	  $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+sparsity: $(VENV)/.test
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sparsity.py
+	@$(BIN)/python benchmarks/sparsity_tables.py
 
 pairs: $(VENV)/.test simulator
 	@for script in pairs products; do \

@@ -10,12 +10,13 @@ The windows of rule N4 stay those of the whole operands: the other operand's ele
 that is left out may be the largest of their rows.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .masks import NonZeros
+from .masks import WINDOW, NonZeros
 
 __all__ = ["Factor", "Kept", "empty_columns", "kept", "row_indices"]
 
@@ -95,9 +96,12 @@ def row_indices(needed: Tensor, special: Tensor | None, block: int = 1) -> Tenso
 def empty_columns(x: NonZeros) -> Tensor:
     """bool [..., K]: which columns of [..., R, K] hold nothing but zeros.
 
-    Reads few rows of columns that are not empty: the first ones settle most.
+    Reads few elements of columns that are not empty: a row without a zero in a window settles that
+    window, and the first rows most of the others.
     """
     *batch, rows, length = x.shape
+    if rows and length and bool((x.windows.amax(-2) == _sizes(length)).all()):
+        return torch.zeros((*batch, length), dtype=torch.bool)
     empty = torch.ones((*batch, length), dtype=torch.bool)
     start, count = 0, _FIRST_ROWS
     while start < rows and empty.numel():
@@ -111,6 +115,13 @@ def empty_columns(x: NonZeros) -> Tensor:
             empty = part.to(torch.bool).any(-2).logical_not_()
         start, count = start + count, 8 * count
     return empty
+
+
+@lru_cache
+def _sizes(length: int) -> Tensor:
+    """How many elements the windows of a row have."""
+    starts = torch.arange(0, length, WINDOW)
+    return (length - starts).clamp(max=WINDOW)
 
 
 def _selected(x: Tensor, rows: Tensor, inner: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ from .gemm import check_shapes, default_overflow, product
 from .masks import NonZeros
 from .mx import Scales, checked_scales, scaled
 from .numerics import Operand, checked_format, checked_tensor, encode, max_finite, operand
-from .orientation import tally, turns
+from .orientation import turns
 from .softmax import exact_softmax, softmax_backward, softmax_cycles
+from .tally import tally
 
 __all__ = ["COUNTERS", "Counters", "Device", "EmulatorDevice", "open_device"]
 
@@ -28,8 +29,7 @@ _LARGEST_BLOCK = (32 << 20) - (16 << 10)     # bytes: just under glibc's own upp
 COUNTERS = MappingProxyType({
     "calls": "operations",
     "cycles": "clock cycles that the configured design takes",
-    "cycles_dense": "clock cycles that the same operations would take if no element were zero, A "
-                    "being streamed and all of it sent",
+    "cycles_dense": "clock cycles that the same operations would take if no element were zero",
     "products": "products of two operands that were performed",
     "products_skipped": "products spared because an element is zero",
     "transposed": "matrix products computed as B^T A^T, B being streamed: those of a batch each",

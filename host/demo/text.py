@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from ...gen.errors import ToolMissing
 from .training import Batch, CrossEntropy, Task
 
-__all__ = ["Transformer", "text_task"]
+__all__ = ["ALPHABET", "HELD_OUT", "MODULES", "Transformer", "encode", "read_sources", "text_task"]
 
 # Long-standing single-file modules; the held-out ones are never trained on.
-_MODULES = (
+MODULES = (
     "argparse", "ast", "bdb", "calendar", "cmd", "codecs", "configparser", "csv", "datetime",
     "difflib", "doctest", "enum", "fractions", "functools", "gettext", "heapq", "inspect",
     "ipaddress", "mailbox", "optparse", "os", "pdb", "pickle", "pprint", "random", "shutil",
     "socket", "statistics", "subprocess", "tarfile", "tempfile", "textwrap")
-_HELD_OUT = ("threading", "tokenize", "traceback", "typing")
+HELD_OUT = ("threading", "tokenize", "traceback", "typing")
 
-_ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
+ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 _LENGTH, _BATCH, _WIDTH, _HEADS, _BLOCKS = 64, 16, 64, 2, 2
 _TEST_BATCHES = 8
 
@@ -79,12 +79,12 @@ class Transformer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(len(_ALPHABET), _WIDTH)
+        self.embedding = nn.Embedding(len(ALPHABET), _WIDTH)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.position = nn.Parameter(0.02 * torch.randn(_LENGTH, _WIDTH))
         self.blocks = nn.ModuleList(Block() for _ in range(_BLOCKS))
         self.norm = nn.LayerNorm(_WIDTH)
-        self.readout = nn.Linear(_WIDTH, len(_ALPHABET))
+        self.readout = nn.Linear(_WIDTH, len(ALPHABET))
 
     def forward(self, characters: Tensor) -> Tensor:
         """Logits [N, length, alphabet] of characters [N, length]."""
@@ -94,8 +94,9 @@ class Transformer(nn.Module):
         return self.readout(self.norm(x))
 
 
-def _read(folder: Path, modules: tuple[str, ...]) -> str:
+def read_sources(modules: tuple[str, ...]) -> str:
     """The sources of the modules, one after the other; one this Python lacks is left out."""
+    folder = Path(sysconfig.get_path("stdlib"))
     files = [folder / f"{name}.py" for name in modules]
     sources = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
     if len(sources) < len(modules) / 2:
@@ -105,9 +106,9 @@ def _read(folder: Path, modules: tuple[str, ...]) -> str:
     return "".join(sources)
 
 
-def _encode(text: str) -> Tensor:
+def encode(text: str) -> Tensor:
     """Indices into the alphabet; characters outside it are dropped."""
-    place = {character: index for index, character in enumerate(_ALPHABET)}
+    place = {character: index for index, character in enumerate(ALPHABET)}
     return torch.tensor([place[character] for character in text if character in place])
 
 
@@ -126,9 +127,8 @@ def _entropy(text: Tensor) -> float:
 
 def text_task(*, seed: int, steps: int) -> Task:
     """The text as a task of ``steps`` batches drawn from ``seed``; the score is held-out loss."""
-    folder = Path(sysconfig.get_path("stdlib"))
-    source = _read(folder, _MODULES)
-    train, test = _encode(source), _encode(_read(folder, _HELD_OUT))
+    source = read_sources(MODULES)
+    train, test = encode(source), encode(read_sources(HELD_OUT))
     generator = torch.Generator().manual_seed(seed)
     batches = [_windows(train, _BATCH, generator) for _ in range(steps)]
     fixed = torch.Generator().manual_seed(0)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from .report import Report, Row
 from .tables import duration, short
+from .zeros import density_figure
 
 __all__ = ["render"]
 
@@ -41,11 +42,19 @@ def render(report: Report, *, figures: Sequence[tuple[str, Figure, str]] = (),
         pictures += [
             ("Zeros skipped per layer", _skipped_chart(report.rows),
              "Share of each layer's products, forward and backward, that the engine never takes "
-             "because a factor is zero in its format: of each product, the one that it streams."),
+             "because a factor is zero in its format: the one that it streams, or either where "
+             "column compression leaves out a line of zeros."),
             ("Cycles and time per operation", _cycles_chart(report),
              f"Cycles of the configured engine, and the time they take at "
              f"{report.clock_mhz:g} MHz."),
         ]
+    products = [row for row in report.rows if row.products + row.products_skipped]
+    if products:
+        pictures.insert(len(figures), (
+            "Density and cycles saved", density_figure(products, _ROLES),
+            "Left: share of each layer's products that were taken, as the run goes on. Right: "
+            "cycles saved against it, for each operation and stretch of the run; on the broken "
+            "line no cycle is wasted. Saved are cycles of the same products without a zero."))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                               lstrip_blocks=True)
     environment.filters["percent"] = lambda share: f"{share:.1%}"

@@ -4,11 +4,12 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...gen.errors import UsageError
+from .history import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COUNTERS", "Fallback", "Report", "Row"]
 
-COUNTERS = ("products", "products_skipped", "cycles", "bytes_in", "bytes_out", "saturations",
-            "lost")
+COUNTERS = ("products", "products_skipped", "cycles", "cycles_dense", "transposed",
+            "words_a_saved", "words_b_saved", "bytes_in", "bytes_out", "saturations", "lost")
 
 
 @dataclass
@@ -35,14 +36,20 @@ class Row:
     calls : int
     products, products_skipped : int
         Scalar products taken, and not taken because a factor is zero.
-    cycles : int
-        By the contract, of the device's configuration.
+    cycles, cycles_dense : int
+        By the contract, of the device's configuration; and what they would be if nothing were zero.
+    transposed : int
+        Products (of a batch, each) computed as B^T A^T, their right operand being streamed.
+    words_a_saved, words_b_saved : int
+        64-bit words of the streamed and of the loaded operand that column compression left out.
     bytes_in, bytes_out : int
         Moved to and from the device.
     saturations, lost : int
         Values that met a format's largest, and results that are not certified exact (rule N4).
     seconds : float
         Wall time here, of scaling and device together.
+    history : History
+        Products and cycles, call by call.
     """
 
     op: str
@@ -54,17 +61,31 @@ class Row:
     products: int = 0
     products_skipped: int = 0
     cycles: int = 0
+    cycles_dense: int = 0
+    transposed: int = 0
+    words_a_saved: int = 0
+    words_b_saved: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
     saturations: int = 0
     lost: int = 0
     seconds: float = 0.0
+    history: History = field(default_factory=History)
+
+    def copy(self) -> "Row":
+        """One that does not go on counting."""
+        return replace(self, history=self.history.copy())
 
     @property
     def density(self) -> float:
         """Share of the products that had to be taken; 1 where there are none."""
         every = self.products + self.products_skipped
         return self.products / every if every else 1.0
+
+    @property
+    def cycles_saved_share(self) -> float:
+        """Share of the dense cycles that was saved; 0 where there are none."""
+        return 1 - self.cycles / self.cycles_dense if self.cycles_dense else 0.0
 
     @property
     def shape(self) -> str:
@@ -122,7 +143,7 @@ class Report:
            policy: str) -> "Report":
         """A snapshot of rows that go on counting."""
         return cls(
-            tuple(sorted(map(replace, rows), key=lambda row: -row.cycles)),
+            tuple(sorted((row.copy() for row in rows), key=lambda row: -row.cycles)),
             tuple(sorted(map(replace, fallbacks), key=_fallback_order)),
             policy, config.name, config.clock_mhz)
 
@@ -139,6 +160,12 @@ class Report:
         """Share of all products that zeros made needless."""
         skipped = self.total("products_skipped")
         return skipped / max(1, skipped + self.total("products"))
+
+    @property
+    def cycles_saved_share(self) -> float:
+        """Share of the cycles of a device that skips nothing which zeros and orientation spared."""
+        dense = self.total("cycles_dense")
+        return 1 - self.total("cycles") / dense if dense else 0.0
 
     @property
     def offloaded_share(self) -> float | None:
@@ -159,7 +186,8 @@ class Report:
         return {
             "device": self.device, "clock_mhz": self.clock_mhz, "policy": self.policy,
             "totals": {name: self.total(name) for name in ("calls", *COUNTERS, "seconds")},
-            "rows": [{**asdict(row), "density": row.density} for row in self.rows],
+            "rows": [{**asdict(row), "density": row.density, "history": row.history.to_dict()}
+                     for row in self.rows],
             "fallbacks": [asdict(row) for row in self.fallbacks],
         }
 

@@ -209,8 +209,10 @@ class Session:
         if row is None:
             row = self._rows[key] = Row(*key)
         after = self.device.counters
-        for name in COUNTERS:
-            setattr(row, name, getattr(row, name) + after.get(name, 0) - before.get(name, 0))
+        counts = {name: after.get(name, 0) - before.get(name, 0) for name in COUNTERS}
+        for name, count in counts.items():
+            setattr(row, name, getattr(row, name) + count)
+        row.history.add(counts)
         row.calls += 1
         row.seconds += seconds
 

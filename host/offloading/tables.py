@@ -70,6 +70,7 @@ def _totals(report: "Report") -> str:
     share = report.offloaded_share
     offloaded = "at least one operation of unknown size was not offloaded" if share is None \
         else f"{share:.1%} of the products offloaded"
-    return (f"{offloaded}, {report.skipped_share:.1%} of the device's skipped; {cycles:,} cycles, "
+    return (f"{offloaded}, {report.skipped_share:.1%} of the device's skipped; {cycles:,} cycles "
+            f"({report.cycles_saved_share:.1%} saved), "
             f"{duration(report.seconds_of(cycles))} at {report.clock_mhz:g} MHz; "
             f"{duration(report.total('seconds'))} here")

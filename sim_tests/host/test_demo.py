@@ -66,10 +66,11 @@ def test_writes_the_verilog_of_what_was_emulated(demo):
 
 def test_writes_one_page_that_needs_nothing_else(demo):
     page = (demo.folder / "report.html").read_text("utf-8")
-    for heading in ("Handwritten digits: loss", "sources: loss", "Zeros skipped per layer",
-                    "Cycles and time per operation", "Not offloaded, and why"):
+    for heading in ("Handwritten digits: loss", "sources: loss", "Density and cycles saved",
+                    "Zeros skipped per layer", "Cycles and time per operation",
+                    "Not offloaded, and why"):
         assert heading in page
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     assert not re.search(r"src=|<link|@import|url\((?!#)|href=\"(?!#)", page)
     assert not list(demo.folder.glob(".*")), "nothing half-written stays behind"
 

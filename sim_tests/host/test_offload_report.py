@@ -13,11 +13,14 @@ from torch import nn
 from exactum.gen.errors import UsageError
 from exactum.host import offload, open_device
 from exactum.host.offloading import Fallback, Report, Row
+from exactum.host.offloading.history import History, Stretch
 from exactum.host.offloading.tables import duration, short
 
 ROWS = (
-    Row("gemm", "a.b", "forward", "e4m3 × e4m3", (4, 5, 6), 2, 180, 60, 1000, 10, 20, 3, 1, 0.5),
-    Row("softmax", "<c>", "forward", "fp32", (4, 5), 1, cycles=500, seconds=0.25),
+    Row("gemm", "a.b", "forward", "e4m3 × e4m3", (4, 5, 6), 2, 180, 60, 1000, 1300, 1, 7, 8, 10,
+        20, 3, 1, 0.5, History([Stretch(2, 180, 60, 1000, 1300)], 2)),
+    Row("softmax", "<c>", "forward", "fp32", (4, 5), 1, cycles=500, cycles_dense=500,
+        seconds=0.25),
 )
 FALLBACKS = (Fallback("convolution", "d", "no <unit>", 3, 80), Fallback("_log_softmax", "", "x", 1))
 REPORT = Report(ROWS, FALLBACKS, "e4m3", "default", 50.0)
@@ -29,6 +32,8 @@ def test_totals_and_shares():
     assert REPORT.skipped_share == 60 / 240
     assert REPORT.offloaded_share == 240 / 320
     assert [row.density for row in ROWS] == [0.75, 1.0]
+    assert [row.cycles_saved_share for row in ROWS] == [1 - 10 / 13, 0.0]
+    assert REPORT.cycles_saved_share == 1 - 1500 / 1800
     assert ROWS[0].shape == "4 × 5 × 6"
 
 
@@ -52,13 +57,32 @@ def test_rows_come_by_cycles_and_are_a_snapshot():
     assert session.report().total("calls") == 3
 
 
+def test_a_row_remembers_its_calls():
+    with offload(open_device("emulator"), "e4m3") as session:
+        for zeros in (0, 0, 48, 64):
+            x = torch.ones(64, 64)
+            x[:, :zeros] = 0
+            x @ torch.ones(64, 64)
+        early = session.report()
+        torch.ones(64, 64) @ torch.ones(64, 64)
+    row, = early.rows
+    assert [stretch.density for stretch in row.history.stretches] == [1, 1, 0.25, 0]
+    shares = [stretch.cycles_share for stretch in row.history.stretches]
+    assert shares[:2] == [1, 1]
+    assert shares[2] < 0.6
+    assert shares[3] == 0
+    assert row.words_b_saved == 2 * 8 * (48 + 65)
+    for name in ("products", "products_skipped", "cycles", "cycles_dense", "calls"):
+        assert getattr(row, name) == sum(getattr(x, name) for x in row.history.stretches)
+
+
 def test_the_table_names_operations_and_reasons():
     console = Console(width=132, color_system=None)
     with console.capture() as capture:
         console.print(REPORT)
     assert capture.get() == str(REPORT)
-    for text in ("a.b", "gemm, forward", "e4m3 × e4m3", "4 × 5 × 6", "25.0%", "20 µs",
-                 "convolution", "no <unit>", "75.0% of the products offloaded"):
+    for text in ("(16.7% saved)", "a.b", "gemm, forward", "e4m3 × e4m3", "4 × 5 × 6", "25.0%",
+                 "20 µs", "convolution", "no <unit>", "75.0% of the products offloaded"):
         assert text in str(REPORT)
 
 
@@ -66,11 +90,14 @@ def test_json_holds_every_field(tmp_path):
     data = json.loads(REPORT.save(tmp_path / "x.json").read_text())
     assert data == json.loads(REPORT.to_json())
     assert data["totals"] == {"calls": 3, "products": 180, "products_skipped": 60, "cycles": 1500,
-                              "bytes_in": 10, "bytes_out": 20, "saturations": 3, "lost": 1,
-                              "seconds": 0.75}
+                              "cycles_dense": 1800, "transposed": 1, "words_a_saved": 7,
+                              "words_b_saved": 8, "bytes_in": 10, "bytes_out": 20,
+                              "saturations": 3, "lost": 1, "seconds": 0.75}
     assert data["rows"][0] == {
         "op": "gemm", "layer": "a.b", "role": "forward", "formats": "e4m3 × e4m3",
         "sizes": [4, 5, 6], "calls": 2, "products": 180, "products_skipped": 60, "cycles": 1000,
+        "cycles_dense": 1300, "transposed": 1, "words_a_saved": 7, "words_b_saved": 8,
+        "history": {"each": 2, "density": [0.75], "cycles_share": [0.769231]},
         "bytes_in": 10, "bytes_out": 20, "saturations": 3, "lost": 1, "seconds": 0.5,
         "density": 0.75}
     assert data["fallbacks"][0] == {"op": "convolution", "layer": "d", "reason": "no <unit>",
@@ -124,10 +151,10 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
     page = Page(text)
     words = " ".join(" ".join(page.words).split())
     for expected in ("A <title>", "Said & done.", "Loss", "Falls.", "loss & co", "no <unit>",
-                     "<c>", "Zeros skipped per layer", "Cycles and time per operation", "50 MHz",
-                     "75.0%", "a.b", "gemm, forward"):
+                     "<c>", "Density and cycles saved", "Zeros skipped per layer",
+                     "Cycles and time per operation", "50 MHz", "75.0%", "a.b", "gemm, forward"):
         assert expected in words
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
     assert all(reference.startswith("#") for reference in page.references)
     assert not re.search(r"url\((?!#)", text)

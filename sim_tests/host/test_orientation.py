@@ -12,12 +12,13 @@ from exactum.gen.errors import UsageError
 from exactum.hdl.formats import FORMATS, lookup
 from exactum.host import orientation as module
 from exactum.host.columns import Factor
-from exactum.host.cycles import GemmWork, gemm_cycles
+from exactum.host.cycles import gemm_cycles
 from exactum.host.masks import NonZeros
 from exactum.host.mx import mx_quantize
 from exactum.host.numerics import to_bits
-from exactum.host.orientation import Tally, choose, tally, turns
+from exactum.host.orientation import choose, turns
 from exactum.host.plan import plan_gemm
+from exactum.host.tally import tally
 from exactum.host.traffic import sent_words
 from exactum.host.vectors import factor
 
@@ -100,29 +101,6 @@ def test_the_words_are_those_of_the_plan(shape, formats, block):
             assert [found.words_a_saved, found.words_b_saved] == saved
 
 
-@pytest.mark.parametrize("share", [0.0, 0.02])
-@pytest.mark.parametrize("k", [64, 70, 200])
-def test_a_batch_adds_up_its_products(k, share):
-    a, b = (torch.stack(x) for x in zip(*(product((9, k, 12), PAIRS[0], seed, specials=share,
-                                                  empty=seed % 3 == 0) for seed in range(9)),
-                                        strict=True))
-    left, right = factors(a, b, PAIRS[0])
-    whole, parts = tally(CONFIG, left, right, E4M3), Tally()
-    for index in range(9):
-        parts.add(tally(CONFIG, *factors(a[index], b[index], PAIRS[0]), E4M3))
-    assert whole == parts
-    assert whole.products + whole.products_skipped == 9 * 9 * k * 12
-
-
-def test_tall_products_of_a_dense_operand_are_turned_and_counted():
-    dense, sparse = torch.ones(64, 64).bool(), torch.eye(64).bool()
-    for a, b, turned in ((dense, sparse, 1), (sparse, dense, 0)):
-        found = tally(CONFIG, Factor(NonZeros(a)), Factor(NonZeros(b)), E4M3)
-        assert found.transposed == turned
-        assert found.products == 64 * 64
-        assert found.products_skipped == 63 * 64 * 64
-
-
 def test_of_ways_that_take_equally_long_a_is_streamed_and_compressed():
     way = choose(CONFIG, *[Factor(NonZeros(torch.ones(16, 64).bool()))] * 2, E4M3)
     assert (way.turned, way.kept) == (False, None)
@@ -154,16 +132,6 @@ def test_rows_longer_than_the_tile_buffer_take_only_their_own_indices():
     assert own.work.cycles < whole.work.cycles / 5        # a tenth of the elements, mostly loading
 
 
-def test_an_empty_product_costs_nothing():
-    zero = torch.zeros(3, 4, dtype=torch.int64)
-    assert choose(CONFIG, *factors(zero, zero.mT, PAIRS[0]), E4M3).work == GemmWork(0, 0, 0)
-    found = tally(CONFIG, *factors(zero, zero.mT, PAIRS[0]), E4M3)
-    assert (found.cycles, found.products_skipped, found.results, found.bits_in) == (0, 36, 0, 0)
-    plan = plan_gemm(zero, zero.mT, PAIRS[0], "fp32", config=CONFIG)
-    assert plan.operations == []
-    assert plan.gather([])[0].tolist() == [[0] * 3] * 3
-
-
 def test_scales_of_a_dropped_block_do_not_move_the_others():
     x = torch.randn(4, 96, generator=torch.Generator().manual_seed(1))
     x[:, 32:64] = 0
@@ -188,9 +156,9 @@ def test_the_tests_catch_a_model_that_always_streams_a(monkeypatch):
 
 def test_the_tests_catch_compression_at_any_price(monkeypatch):
     """A fault: what is compressed is taken, though it takes longer."""
-    def first(config, a, b, formats, scaled, allowed, compress, found, best=module._best):
+    def first(config, a, b, formats, scaled, allowed, compress, found, best=module.best_way):
         return best(config, a, b, formats, scaled, allowed[-1:], compress, found)
 
-    monkeypatch.setattr(module, "_best", first)
+    monkeypatch.setattr(module, "best_way", first)
     with pytest.raises(AssertionError):
         test_no_way_is_faster_than_the_one_chosen((5, 70, 40), PAIRS[0])
