@@ -19,8 +19,8 @@ __all__ = ["DEVICE", "Flow", "Placement", "Watch", "read_report"]
 
 DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")
 
-# nextpnr's analytic placer after ePlace, and wires weighted by their slack: a higher clock, and less
-# chance in it, than its older one gives (docs/synthesis.md has the figures).
+# nextpnr's analytic placer after ePlace, with wires weighted by their slack: a higher clock, and
+# less chance in it, than its older one gives (docs/synthesis.md has the figures).
 PLACEMENT = ("--placer", "static", "--placer-heap-timingweight", "40")
 
 # Without PFUMX and L6MUX21: ABC maps muxes onto them at up to twice the LUTs, and no faster

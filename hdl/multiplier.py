@@ -4,10 +4,13 @@ from amaranth.hdl import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from .arithmetic import register
+
 __all__ = ["MULTIPLIER_LATENCY", "Multiplier"]
 
-MULTIPLIER_LATENCY = 3
-"""Cycles from the factors to their product: registers before, within and behind."""
+MULTIPLIER_LATENCY = 4
+"""Cycles from the factors to their product: registers before, within and behind, and one on the way
+from there: of an ECP5's fabric, since its multipliers stand in two rows, away from what follows."""
 
 
 class Multiplier(wiring.Component):
@@ -29,7 +32,7 @@ class Multiplier(wiring.Component):
 
     Timing
     ------
-    Latency ``MULTIPLIER_LATENCY`` (3) cycles, one product per cycle. There is no
+    Latency ``MULTIPLIER_LATENCY`` (4) cycles, one product per cycle. There is no
     reset: what was there before comes out first.
 
     Source
@@ -45,19 +48,25 @@ class Multiplier(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        o, s3_o = register(2 * self.width), Signal(2 * self.width)
+        m.d.comb += self.o.eq(o)
+        m.d.sync += o.eq(s3_o)
         if self.target == "ecp5":
-            m.submodules.mult = self._mult18x18d()
-            return m
-        s1_a, s1_b, s2_o = Signal(self.width), Signal(self.width), Signal(2 * self.width)
-        m.d.sync += [s1_a.eq(self.a), s1_b.eq(self.b), s2_o.eq(s1_a * s1_b), self.o.eq(s2_o)]
+            m.submodules.mult = self._mult18x18d(s3_o)
+        else:
+            s1_a, s1_b = register(self.width), register(self.width)
+            s2_o, product = register(2 * self.width), register(2 * self.width)
+            m.d.sync += [s1_a.eq(self.a), s1_b.eq(self.b), s2_o.eq(s1_a * s1_b),
+                         product.eq(s2_o)]
+            m.d.comb += s3_o.eq(product)
         return m
 
-    def _mult18x18d(self):
+    def _mult18x18d(self, product):
         ports = {}
         for name, value in (("A", self.a), ("B", self.b)):
             ports |= {f"i_{name}{n}": value[n] if n < self.width else Const(0) for n in range(18)}
             ports |= {f"i_SIGNED{name}": Const(0), f"i_SOURCE{name}": Const(0)}
-        ports |= {f"o_P{n}": self.o[n] for n in range(2 * self.width)}
+        ports |= {f"o_P{n}": product[n] for n in range(2 * self.width)}
         registers = {}
         for name in ("INPUTA", "INPUTB", "PIPELINE", "OUTPUT"):
             registers |= {f"p_REG_{name}_CLK": "CLK0", f"p_REG_{name}_CE": "CE0",

