@@ -46,3 +46,18 @@ def test_the_goals_are_met(name):
     assert round(1 / rows["density 1"]["ratio"] - 1, 4) <= 0.002
     for row in rows.values():
         assert min(row["compressor_words_per_cycle"], row["decompressor_words_per_cycle"]) > 0.996
+
+
+def test_skipping_is_that_of_the_benchmark():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "zce.json").read_text("utf-8"))["rows"]
+    text = PAGE.partition("\n| density | goal |")[2].partition("\n\n")[0]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")]
+             for line in text.splitlines()[2:]]
+    assert {row["format"] for row in rows} == set(FORMATS)
+    assert len(rows) == len(lines) * len(FORMATS)
+    for row in rows:
+        assert [str(row["density"]), f"{row['goal']:.1%}".replace("%", " %"),
+                f"{row['fraction']:.2%}".replace("%", " %"),
+                f"{row['alone']:.1%}".replace("%", " %")] in lines
+        assert row["fraction"] >= row["goal"]
+        assert not row["wrong"]
