@@ -52,22 +52,25 @@ class Queue(wiring.Component):
         m.submodules.places = places = memory.Memory(shape=shape, depth=self.depth, init=[])
         write, read = places.write_port(), places.read_port(domain="comb")
         end, begin = Signal(range(self.depth)), Signal(range(self.depth))
-        level, payload = Signal(range(self.depth)), register_like(self.o.payload)
+        # How many wait, less one: its sign says that none does.
+        waiting, moves, goes = Signal(range(-1, self.depth), init=-1), Signal(), Signal()
+        payload = register_like(self.o.payload)
 
         m.d.comb += [
             write.en.eq(self.i.valid),
             write.addr.eq(end),
             write.data.eq(self.i.payload),
             read.addr.eq(begin),
-            level.eq(end - begin),
             self.o.payload.eq(payload),
+            moves.eq(~self.o.valid | self.o.ready),
+            goes.eq(moves & (waiting >= 0)),
         ]
         m.d.sync += [
             end.eq(end + self.i.valid),
-            self.roomy.eq(level < self.depth - 1 - self.reserve),
+            begin.eq(begin + goes),
+            waiting.eq(waiting + (self.i.valid - goes)),
+            self.roomy.eq(waiting < self.depth - 2 - self.reserve),
         ]
-        with m.If(~self.o.valid | self.o.ready):
-            m.d.sync += [self.o.valid.eq(begin != end), payload.eq(read.data)]
-            with m.If(begin != end):
-                m.d.sync += begin.eq(begin + 1)
+        with m.If(moves):
+            m.d.sync += [self.o.valid.eq(waiting >= 0), payload.eq(read.data)]
         return m

@@ -12,7 +12,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import delayed, register, register_like
+from .arithmetic import register, register_like
 from .force import ForceReader
 from .geometry import Kind
 from .lane import COLUMNS, lane_word
@@ -150,7 +150,8 @@ class TileBuffer(wiring.Component):
         is_taken, is_free = Signal(2), Signal(2)
         m.submodules.tile = tile = TileCursor()
         m.submodules.force = force = TileCursor()
-        s3_place = delayed(m, s1_place, 2, "loaded", reset_less=False)
+        s2_place, s3_place = Signal.like(s1_place), Signal.like(s1_place)
+        m.d.sync += [s2_place.eq(s1_place), s3_place.eq(s2_place)]
         for cursor, place in ((tile, s1_place), (force, s3_place)):
             m.d.comb += [cursor.tiles.eq(loader.tiles), cursor.done.eq(place.done),
                          cursor.done_bank.eq(place.bank)]
@@ -164,7 +165,7 @@ class TileBuffer(wiring.Component):
             tile.next_row.eq(self.next_row),
         ]
         wiring.connect(m, tile.o, wiring.flipped(self.o_tile))
-        self._force(m, loader.o_place, s1_word, s1_place, force)
+        self._force(m, s1_word, (loader.o_place, s2_place, s3_place), force)
         return m
 
     def _anchors(self, m, loader):
@@ -179,7 +180,7 @@ class TileBuffer(wiring.Component):
             self.o_anchors.as_value().eq(mem.o),
         ]
 
-    def _force(self, m, place, s1_word, s1_place, cursor):
+    def _force(self, m, s1_word, stages, cursor):
         """Gather the special rows of the tile, window by window, for the reader.
 
         The last window is written in the cycle after the reader's ``done``, and read in the one
@@ -190,40 +191,42 @@ class TileBuffer(wiring.Component):
             width=WINDOW, depth=depth, target=self.geometry.target)
         m.submodules.force_reader = reader = ForceReader(depth=depth)
         wiring.connect(m, wiring.flipped(self.o_force), reader.o)
+        place, s2_place, s3_place = stages
         places = WINDOW.bit_length() - 1
-        s2_place, s2_is_special, s2_ends_window = Signal.like(s1_place), Signal(), Signal()
-        s2_index, half = register(WINDOW), places // 2
-        s3_write, s3_ends_window = Signal(), register()
-        s3_is_special, s3_index = register(), register(WINDOW)
-        s3_address, s4_address = (register(len(mem.i_address)) for _ in "34")
-        s4_write, s4_window = Signal(), register(WINDOW)
+        half = places // 2
         s1_low, s1_high = register(1 << half), register(1 << places - half)
+        s2_index, s2_is_special = register(WINDOW), register()
+        s3_index, s3_is_special, s3_ends_window = register(WINDOW), register(), register()
+        gathered, window = Signal(WINDOW), Signal(WINDOW)
         m.d.sync += [
             s1_low.eq(1 << place.row[:half]),
             s1_high.eq(1 << place.row[half:places]),
-            s2_place.eq(s1_place),
             s2_index.eq(Cat(low & high for high in s1_high for low in s1_low)),
             s2_is_special.eq(Cat((slot.kind == Kind.INFINITE) | (slot.kind == Kind.NAN)
                                  for slot in s1_word).any()),
-            s2_ends_window.eq(s1_place.done | ((s1_place.lane == self.geometry.lanes - 1)
-                                               & s1_place.row[:places].all())),
+            s3_index.eq(s2_index),
+            s3_is_special.eq(s2_is_special),
+            s3_ends_window.eq(s2_place.done | ((s2_place.lane == self.geometry.lanes - 1)
+                                               & s2_place.row[:places].all())),
         ]
-        gathered, window = Signal(WINDOW), Signal(WINDOW)
+        m.d.comb += window.eq(gathered | Mux(s3_is_special, s3_index, 0))
+        with m.If(s3_place.write):
+            m.d.sync += gathered.eq(Mux(s3_ends_window, 0, window))
+
+        s4_write, s4_address, s4_window = (
+            Signal(), register(len(mem.i_address)), register(WINDOW))
         m.d.sync += [
-            s3_write.eq(s2_place.write), s3_ends_window.eq(s2_ends_window),
-            s3_address.eq(Cat(s2_place.row[places:], s2_place.bank)),
-            s3_is_special.eq(s2_is_special), s3_index.eq(s2_index),
-            s4_write.eq(s3_write), s4_address.eq(s3_address), s4_window.eq(window),
+            s4_write.eq(s3_place.write), s4_window.eq(window),
+            s4_address.eq(Cat(s3_place.row[places:], s3_place.bank)),
         ]
         m.d.comb += [
-            window.eq(gathered | Mux(s3_is_special, s3_index, 0)),
-            mem.write.eq(s4_write), mem.i_address.eq(s4_address), mem.i_data.eq(s4_window),
+            mem.write.eq(s4_write),
+            mem.i_address.eq(s4_address),
+            mem.i_data.eq(s4_window),
             mem.read.eq(reader.read),
             mem.address.eq(reader.address),
             reader.data.eq(mem.o),
             cursor.next_row.eq(reader.next_row),
         ]
         wiring.connect(m, cursor.o, reader.i)
-        with m.If(s3_write):
-            m.d.sync += gathered.eq(Mux(s3_ends_window, 0, window))
         return m

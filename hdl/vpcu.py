@@ -116,7 +116,7 @@ class Vpcu(wiring.Component):
         sources = {}
         for name in ("operation", "b", "row"):
             port = getattr(self, f"i_{name}")
-            m.submodules[name] = buffer = StreamBuffer(port.payload.shape())
+            m.submodules[f"{name}_buffer"] = buffer = StreamBuffer(port.payload.shape())
             wiring.connect(m, wiring.flipped(port), buffer.i)
             sources[name] = buffer.o
         wiring.connect(m, sources["operation"], tiles.i_operation)
