@@ -1,6 +1,7 @@
 """Which operand is streamed and what is left out: never slower, and what the plan really sends."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -144,7 +145,7 @@ def test_scales_of_a_dropped_block_do_not_move_the_others():
 
 
 def test_an_unknown_orientation_is_named():
-    with pytest.raises(UsageError, match=r"X206.*one of auto, a, b; got 'c'"):
+    with pytest.raises(UsageError, match=r"X206.*one of auto, a, b; got 'c'[^$]*leave it out"):
         turns("c")
 
 
@@ -156,9 +157,6 @@ def test_the_tests_catch_a_model_that_always_streams_a(monkeypatch):
 
 def test_the_tests_catch_compression_at_any_price(monkeypatch):
     """A fault: what is compressed is taken, though it takes longer."""
-    def first(config, a, b, formats, scaled, allowed, compress, found, best=module.best_way):
-        return best(config, a, b, formats, scaled, allowed[-1:], compress, found)
-
-    monkeypatch.setattr(module, "best_way", first)
+    monkeypatch.setattr(module, "fewest_cycles", lambda *_: math.inf)  # no other way is tried
     with pytest.raises(AssertionError):
-        test_no_way_is_faster_than_the_one_chosen((5, 70, 40), PAIRS[0])
+        test_no_way_is_faster_than_the_one_chosen((6, 200, 20), PAIRS[0])
