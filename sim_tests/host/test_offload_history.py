@@ -96,7 +96,8 @@ def test_a_precision_that_changes_is_drawn_when_it_does():
 
 def test_sizes_that_come_and_go_are_drawn_when_they_do():
     """Of 1280 calls the first quarter and the last one; between them nothing, later merged."""
-    _, y = line([row(lasting(80, range(320))), row(lasting(40, range(960, 1280)), sizes=(2, 5, 10))])
+    _, y = line([row(lasting(80, range(320))),
+                 row(lasting(40, range(960, 1280)), sizes=(2, 5, 10))])
     assert y == pytest.approx([80] * 8 + [math.nan] * 16 + [40] * 8, nan_ok=True)
 
 
