@@ -72,8 +72,8 @@ class History:
         return History([Stretch(**vars(stretch)) for stretch in self.stretches], self.each)
 
     def to_dict(self) -> dict[str, Any]:
-        """Calls of a stretch; and of each stretch its first and last call in the session, its density
-        and its share of the dense cycles."""
+        """Calls of a stretch; and of each stretch its first and last call in the session, its
+        density and its share of the dense cycles."""
         return {"each": self.each, "first": [x.first for x in self.stretches],
                 "last": [x.last for x in self.stretches],
                 "density": [round(x.density, 6) for x in self.stretches],

@@ -43,7 +43,7 @@ class Row(Shares):
     words_a_saved, words_b_saved : int
         64-bit words of the streamed and of the loaded operand that column compression left out.
     bytes_in, bytes_out : int
-        Moved to and from the device.
+        Of operands into the device, for each tile and load anew; of results from it.
     saturations, lost : int
         Values that met a format's largest, and results that are not certified exact (rule N4).
     seconds : float
