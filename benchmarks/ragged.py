@@ -37,7 +37,8 @@ def batches(count: int, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         chosen = [every[i] for i in torch.randint(len(every), (BATCH,), generator=random).tolist()]
         lengths = torch.tensor([len(line) - 1 for line in chosen])
         longest = int(lengths.max())
-        longest += longest in FEATURES                # else padding could not be told from features
+        while longest in FEATURES or BATCH * longest in FEATURES:
+            longest += 1                              # else padding could not be told from features
         x = torch.zeros(BATCH, longest + 1, dtype=torch.int64)
         for row, line in zip(x, chosen, strict=True):
             row[:len(line)] = torch.tensor(line)

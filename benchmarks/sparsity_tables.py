@@ -5,10 +5,10 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["fill"]
+__all__ = ["fill", "merged"]
 
 ROOT = Path(__file__).parent.parent
 PAGE, RESULTS = ROOT / "docs" / "zce.md", ROOT / "benchmarks" / "results" / "sparsity.json"
@@ -36,6 +36,13 @@ def fill(page: str, results: str) -> str:
         body = "".join(f"| {' | '.join(line)} |\n" for line in lines(rows, cell))
         page = table.sub(lambda found, body=body: found[1] + body, page, count=1)
     return page
+
+
+def merged(old: Sequence[dict], new: Sequence[dict]) -> list[dict]:
+    """The old rows with the new ones in their places, each part and case in one."""
+    rows = {(r["part"], r["case"], r["figure"]): r for r in (*old, *new)}
+    places = {case: place for place, case in enumerate(dict.fromkeys(key[:2] for key in rows))}
+    return [rows[key] for key in sorted(rows, key=lambda key: places[key[:2]])]
 
 
 def _trainings(rows: dict[tuple[str, str, str], dict], cell: Cell) -> Iterator[tuple[str, ...]]:

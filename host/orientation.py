@@ -47,7 +47,8 @@ def turns(orientation: str) -> tuple[bool, ...]:
     allowed = {"auto": (False, True), "a": (False,), "b": (True,)}
     if orientation not in allowed:
         raise UsageError("X206", f"orientation is one of {', '.join(ORIENTATIONS)}; "
-                                 f"got {orientation!r}{nearest(str(orientation), ORIENTATIONS)}")
+                                 f"got {orientation!r}{nearest(str(orientation), ORIENTATIONS)}",
+                         "leave it out: auto takes the faster one")
     return allowed[orientation]
 
 

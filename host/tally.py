@@ -10,12 +10,11 @@ import torch
 
 from ..gen.config import Configuration
 from ..hdl.formats import Format
-from .codec import compressed_bits
 from .columns import Factor, Kept, kept
 from .cycles import cycles_of_each, fewest_cycles
 from .masks import NonZeros
 from .orientation import Streaming, best_way, ordered, turns
-from .traffic import sent_words
+from .traffic import sent_bytes, sent_words
 
 __all__ = ["Tally", "tally"]
 
@@ -25,10 +24,10 @@ class Tally:
     """What the products of one call cost, added up.
 
     ``cycles_dense`` are those of the products if no element were zero, in the better orientation.
-    ``transposed`` counts products (of a batch); ``bits_in`` are those of the operands, the streamed
-    one zero-compressed, the loaded one as it is; ``scales_in`` are bytes of block scales;
-    ``results`` are elements that come back. Words saved are 64-bit words that column compression
-    has left out, of the streamed operand (a: masks and values) and of the loaded one (b).
+    ``transposed`` counts products (of a batch); ``bytes_in`` are those of the operands, as they are
+    sent into the engine (`traffic.sent_bytes`); ``results`` are elements that come back. Words
+    saved are 64-bit words that column compression has left out, of the streamed operand (a: masks
+    and values) and of the loaded one (b).
     """
 
     cycles: int = 0
@@ -38,8 +37,7 @@ class Tally:
     transposed: int = 0
     words_a_saved: int = 0
     words_b_saved: int = 0
-    bits_in: int = 0
-    scales_in: int = 0
+    bytes_in: int = 0
     results: int = 0
 
     def add(self, other: "Tally") -> None:
@@ -101,8 +99,8 @@ def _whole(config: Configuration, a: Factor, b: Factor, formats: tuple[Format, F
     turned_ones, taken = (np.broadcast_to(x, (count,)) for x in _fewest(
         config, a, b, formats, any(scales), allowed))
     found = Tally(cycles=int(taken.sum()), transposed=int(turned_ones.sum()),
-                  results=count * m * n, scales_in=count * _scale_bytes(config, (m, n, k), scales))
-    block, pair = config.zce.block, (a.nonzero, b.nonzero)
+                  results=count * m * n)
+    pair = (a.nonzero, b.nonzero)
     for turned in (False, True):
         chosen = torch.from_numpy((turned_ones == turned).copy())
         number = int(chosen.sum())
@@ -114,8 +112,8 @@ def _whole(config: Configuration, a: Factor, b: Factor, formats: tuple[Format, F
             performed = int(nonzero.windows.sum()) * columns
             found.products += performed
             found.products_skipped += number * m * k * n - performed
-            found.bits_in += _stream_bits(nonzero, formats[turned].width, block)
-            found.bits_in += number * columns * k * formats[not turned].width
+            found.bytes_in += sent_bytes(config, nonzero, columns, ordered(*formats, turned),
+                                         scaled=any(scales))
     return found
 
 
@@ -159,13 +157,12 @@ def _tally_of(config: Configuration, a: Factor, b: Factor, formats: tuple[Format
                        for nonzero, count, own in ((streamed.nonzero, columns, None),
                                                    (way.nonzero, way.columns, way.indices)))
         found.words_a_saved, found.words_b_saved = every[0] - sent[0], every[1] - sent[1]
-    rows, k, columns = *way.nonzero.shape, way.columns
-    if rows and columns:
+    rows = way.nonzero.shape[0]
+    if rows and way.columns:
         found.transposed = int(way.turned)
-        found.bits_in = (_stream_bits(way.nonzero, order[0].width, config.zce.block)
-                         + columns * k * order[1].width)
-        found.scales_in = _scale_bytes(config, (*ordered(rows, columns, way.turned), k), scales)
-        found.results = rows * columns
+        found.bytes_in = sent_bytes(config, way.nonzero, way.columns, order, scaled=any(scales),
+                                    indices=way.indices)
+        found.results = rows * way.columns
     return found
 
 
@@ -182,22 +179,3 @@ def _dense_cycles(config: Configuration, sizes: tuple[int, int, int],
 
 def _is_dense(x: NonZeros) -> bool:
     return int(x.windows.sum()) == x.shape.numel()
-
-
-def _scale_bytes(config: Configuration, sizes: tuple[int, int, int],
-                 scales: tuple[bool, bool]) -> int:
-    """Bytes of the block scales of a product of these sizes (M, N, K), for the operands with any.
-    """
-    if not any(scales):
-        return 0
-    m, n, k = sizes
-    return -(-k // config.vpcu.scale_block) * (m * scales[0] + n * scales[1])
-
-
-def _stream_bits(x: NonZeros, width: int, block: int) -> int:
-    """Bits of the zero-compressed streams [..., R, K], one for each product."""
-    size = x.shape[-2:].numel()
-    if x.values.dim() == 2 or size % block == 0:
-        return compressed_bits(x, width, block)
-    alone = torch.nn.functional.pad(x.mask.flatten(-2), (0, -size % block))
-    return compressed_bits(alone, width, block)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...gen.errors import UsageError
-from .history import History
+from .history import History, Shares
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ COUNTERS = ("products", "products_skipped", "cycles", "cycles_dense", "transpose
 
 
 @dataclass
-class Row:
+class Row(Shares):
     """What one operation of one layer did on the device.
 
     Members
@@ -43,13 +43,13 @@ class Row:
     words_a_saved, words_b_saved : int
         64-bit words of the streamed and of the loaded operand that column compression left out.
     bytes_in, bytes_out : int
-        Moved to and from the device.
+        Of operands into the device, for each tile and load anew; of results from it.
     saturations, lost : int
         Values that met a format's largest, and results that are not certified exact (rule N4).
     seconds : float
         Wall time here, of scaling and device together.
     history : History
-        Products and cycles, call by call.
+        Products and cycles, call by call, each with its place in the session.
     """
 
     op: str
@@ -77,15 +77,9 @@ class Row:
         return replace(self, history=self.history.copy())
 
     @property
-    def density(self) -> float:
-        """Share of the products that had to be taken; 1 where there are none."""
-        every = self.products + self.products_skipped
-        return self.products / every if every else 1.0
-
-    @property
     def cycles_saved_share(self) -> float:
         """Share of the dense cycles that was saved; 0 where there are none."""
-        return 1 - self.cycles / self.cycles_dense if self.cycles_dense else 0.0
+        return 1 - self.cycles_share
 
     @property
     def shape(self) -> str:
@@ -223,7 +217,8 @@ class Report:
             from .page import render
             text = render(self, figures=figures, title=title, intro=intro)
         else:
-            raise UsageError("X212", f"a report is saved as .html or .json; got {str(path)!r}")
+            raise UsageError("X212", f"a report is saved as .html or .json; got {str(path)!r}",
+                             f"name it {path.stem}.html, or {path.stem}.json for its data")
         try:
             _replace(path, text)
         except OSError as error:

@@ -85,6 +85,7 @@ class Session:
         self.device = device
         self.policy = policy
         self._lock = threading.RLock()
+        self._calls = 0  # that rows have counted
         self._rows: dict[tuple, Row] = {}
         self._fallbacks: dict[tuple, Fallback] = {}
 
@@ -98,6 +99,7 @@ class Session:
     def reset(self) -> None:
         """Count from zero again."""
         with self._lock:
+            self._calls = 0
             self._rows.clear()
             self._fallbacks.clear()
 
@@ -212,7 +214,8 @@ class Session:
         counts = {name: after.get(name, 0) - before.get(name, 0) for name in COUNTERS}
         for name, count in counts.items():
             setattr(row, name, getattr(row, name) + count)
-        row.history.add(counts)
+        row.history.add(counts, self._calls)
+        self._calls += 1
         row.calls += 1
         row.seconds += seconds
 

@@ -1,16 +1,17 @@
 """The picture of what zeros save: density per layer as the run goes on, and cycles against it."""
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .history import Stretch
 from .report import Row
 
 __all__ = ["density_figure"]
 
-_POINTS = 32          # of a layer's line
+_MOST_POINTS = 32     # of a layer's line
 _MOST_LINES = 8
 _COLOURS = ("#3b7dd8", "#e08a2e", "#2f9e7d", "#a05fb4", "#c44e52", "#7f6a5d", "#4ab3c4", "#8a8f98")
 _QUIET = "#8a8f98"
@@ -40,28 +41,46 @@ def density_figure(rows: Sequence[Row], roles: dict[str, str]) -> Figure:
 def _lines(axes: Axes, rows: Sequence[Row]) -> None:
     """A line for each of the layers that cost most."""
     layers: dict[str, list[Row]] = {}
+    end = max((x.last + 1 for row in rows for x in row.history.stretches), default=1)
     for row in rows:
         layers.setdefault(row.layer or "outside modules", []).append(row)
     ranked = sorted(layers.items(), key=lambda item: -sum(row.cycles_dense for row in item[1]))
     for colour, (name, own) in zip(_COLOURS, ranked[:_MOST_LINES], strict=False):
-        points = [_at(own, place / _POINTS).density for place in range(_POINTS)]
-        places = [100 * (place + 0.5) / _POINTS for place in range(_POINTS)]
-        axes.plot(places, [100 * y for y in points], color=colour, linewidth=1.3, label=name)
+        count = _points(own)
+        points = [_at(own, place * end / count, (place + 1) * end / count)
+                  for place in range(count)]
+        places = [100 * (place + 0.5) / count for place in range(count)]
+        axes.plot(places, [100 * y for y in points], color=colour, linewidth=1.3, marker=".",
+                  markersize=3, label=name)
     axes.set(xlim=(0, 100), ylim=(0, 103), xlabel="% of the run", ylabel="density of products, %")
     axes.figure.legend(*axes.get_legend_handles_labels(), frameon=False, fontsize=7, ncols=2,
                        loc="outside lower left", title="Left: the layers that cost most",
                        title_fontsize=7, alignment="left")
 
 
-def _at(rows: Sequence[Row], share: float) -> Stretch:
-    """What the rows were doing when a share of their calls was done."""
-    found = Stretch()
+def _points(rows: Sequence[Row]) -> int:
+    """Points of a layer's line: so few that each has about the same of forward and backward."""
+    calls: Counter[tuple[str, str]] = Counter()
     for row in rows:
-        stretches = row.history.stretches
-        if stretches:
-            stretch = stretches[int(share * len(stretches))]
-            found.add(vars(stretch), stretch.calls)
-    return found
+        calls[row.op, row.role] += sum(stretch.calls for stretch in row.history.stretches)
+    most = max(calls.values())
+    return most // -(-most // _MOST_POINTS) if most else 1
+
+
+def _at(rows: Sequence[Row], begin: float, end: float) -> float:
+    """Density between two calls of the session; NaN if the rows did nothing there.
+
+    A stretch's products are spread evenly from its first call to its last.
+    """
+    taken = every = 0.0
+    for row in rows:
+        for stretch in row.history.stretches:
+            shared = min(end, stretch.last + 1) - max(begin, stretch.first)
+            if shared > 0:
+                part = shared / (stretch.last + 1 - stretch.first)
+                taken += part * stretch.products
+                every += part * (stretch.products + stretch.products_skipped)
+    return taken / every if every else math.nan
 
 
 def _dots(axes: Axes, rows: Sequence[Row], roles: dict[str, str]) -> None:

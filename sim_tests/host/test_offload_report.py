@@ -18,7 +18,7 @@ from exactum.host.offloading.tables import duration, short
 
 ROWS = (
     Row("gemm", "a.b", "forward", "e4m3 × e4m3", (4, 5, 6), 2, 180, 60, 1000, 1300, 1, 7, 8, 10,
-        20, 3, 1, 0.5, History([Stretch(2, 180, 60, 1000, 1300)], 2)),
+        20, 3, 1, 0.5, History([Stretch(2, 180, 60, 1000, 1300, 3, 7)], 2)),
     Row("softmax", "<c>", "forward", "fp32", (4, 5), 1, cycles=500, cycles_dense=500,
         seconds=0.25),
 )
@@ -71,6 +71,7 @@ def test_a_row_remembers_its_calls():
     assert shares[:2] == [1, 1]
     assert shares[2] < 0.6
     assert shares[3] == 0
+    assert [stretch.first for stretch in row.history.stretches] == [0, 1, 2, 3]
     assert row.words_b_saved == 2 * 8 * (48 + 65)
     for name in ("products", "products_skipped", "cycles", "cycles_dense", "calls"):
         assert getattr(row, name) == sum(getattr(x, name) for x in row.history.stretches)
@@ -97,7 +98,8 @@ def test_json_holds_every_field(tmp_path):
         "op": "gemm", "layer": "a.b", "role": "forward", "formats": "e4m3 × e4m3",
         "sizes": [4, 5, 6], "calls": 2, "products": 180, "products_skipped": 60, "cycles": 1000,
         "cycles_dense": 1300, "transposed": 1, "words_a_saved": 7, "words_b_saved": 8,
-        "history": {"each": 2, "density": [0.75], "cycles_share": [0.769231]},
+        "history": {"each": 2, "first": [3], "last": [7], "density": [0.75],
+                    "cycles_share": [0.769231]},
         "bytes_in": 10, "bytes_out": 20, "saturations": 3, "lost": 1, "seconds": 0.5,
         "density": 0.75}
     assert data["fallbacks"][0] == {"op": "convolution", "layer": "d", "reason": "no <unit>",
@@ -208,7 +210,8 @@ def test_no_share_is_claimed_where_a_number_of_products_is_unknown(tmp_path):
 
 
 def test_what_cannot_be_saved_is_said(tmp_path):
-    with pytest.raises(UsageError, match=r"X212.*\.html or \.json; got .*x\.pdf"):
+    with pytest.raises(UsageError, match=r"X212.*\.html or \.json; got .*x\.pdf"
+                                         r"[^$]*name it x\.html, or x\.json"):
         REPORT.save(tmp_path / "x.pdf")
     with pytest.raises(UsageError, match=r"X212.*No such file"):
         REPORT.save(tmp_path / "nowhere" / "x.html")

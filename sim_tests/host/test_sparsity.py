@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 from torch.nn.functional import one_hot
@@ -10,6 +11,7 @@ from benchmarks.ragged import BATCH, FEATURES, Meter, RaggedModel, batches
 from benchmarks.sparse_models import ActivationMask, Classifier, characters_task
 from benchmarks.sparse_products import attention, engine_cycles, packed_cycles, packed_groups
 from benchmarks.sparse_training import Pruner, Setting, cubic, train, trained
+from benchmarks.sparsity_tables import merged
 from exactum.gen.config import preset
 from exactum.host import offload
 from exactum.host.demo.text import ALPHABET, HELD_OUT, MODULES, read_sources, text_task
@@ -73,7 +75,7 @@ def test_batches_are_padded_to_their_longest_line():
         assert x.shape == target.shape
         assert x.shape[0] == BATCH
         assert 0 <= x.shape[1] - int(lengths.max()) <= 1
-        assert x.shape[1] not in FEATURES
+        assert not {x.shape[1], x.numel()} & FEATURES
         for line, following, length in zip(x, target, lengths.tolist(), strict=True):
             assert torch.equal(line[1:length], following[:length - 1])
             assert not line[length + 1:].any()
@@ -111,6 +113,35 @@ def test_columns_packed_for_each_row_alone_take_what_skipping_takes():
     mask = torch.rand(64, 256, generator=torch.Generator().manual_seed(1)) < 0.4
     assert packed_cycles(mask, 128, 1) == engine_cycles(mask, 128)
     assert packed_cycles(mask, 128, 8) > engine_cycles(mask, 128)
+
+
+@pytest.mark.parametrize("shape", [(16, 1024), (24, 3072)])
+def test_packing_helps_nothing_where_loading_decides(shape):
+    """Few rows for each tile, some columns being empty; and rows longer than the tile buffer."""
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.1
+    mask[:, ::3], mask[-1, 1::3] = False, False
+    own = engine_cycles(mask, 128)
+    assert packed_cycles(mask, 128, 1) == own
+    if shape[1] > preset("default").vpcu.b_depth:       # the last row alone waits for its groups
+        assert packed_cycles(mask, 128, 8) == own + packed_groups(mask[-8:]) - mask[-1].sum()
+    else:
+        assert own < packed_cycles(mask, 128, 8) < 1.02 * own
+
+
+def test_a_tile_has_no_fewer_groups_than_its_longest_row_has_elements():
+    random = torch.Generator().manual_seed(1)
+    for density in (0.05, 0.2, 0.6):
+        tile = torch.rand(8, 300, generator=random) < density
+        assert packed_groups(tile) >= tile.sum(1).max()
+
+
+def test_rows_measured_again_take_the_places_of_the_old_ones():
+    def row(case, figure, value):
+        return {"part": "p", "case": case, "figure": figure, "value": value}
+
+    old = [row("a", "x", 1), row("b", "x", 2), row("c", "x", 3)]
+    assert merged(old, [row("b", "x", 4), row("b", "y", 5)]) == [
+        row("a", "x", 1), row("b", "x", 4), row("b", "y", 5), row("c", "x", 3)]
 
 
 def test_a_step_that_is_counted_takes_place_inside():

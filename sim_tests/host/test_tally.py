@@ -41,7 +41,7 @@ def test_an_empty_product_costs_nothing():
     zero = torch.zeros(3, 4, dtype=torch.int64)
     assert choose(CONFIG, *factors(zero, zero.mT, PAIRS[0]), E4M3).work == GemmWork(0, 0, 0)
     found = tally(CONFIG, *factors(zero, zero.mT, PAIRS[0]), E4M3)
-    assert (found.cycles, found.products_skipped, found.results, found.bits_in) == (0, 36, 0, 0)
+    assert (found.cycles, found.products_skipped, found.results, found.bytes_in) == (0, 36, 0, 0)
     plan = plan_gemm(zero, zero.mT, PAIRS[0], "fp32", config=CONFIG)
     assert plan.operations == []
     assert plan.gather([])[0].tolist() == [[0] * 3] * 3
