@@ -1,5 +1,6 @@
 """Proofs about the streams of the VPCU: the contract for all time, and what goes in comes out."""
 
+import pytest
 from amaranth.hdl import *
 
 from exactum.hdl.buffer import StreamBuffer
@@ -8,7 +9,7 @@ from exactum.hdl.geometry import ROUND_LATENCY
 from exactum.hdl.results import ResultBuffer
 from exactum.hdl.rounder import Rounder
 from exactum.hdl.vpcu import Vpcu
-from sim_tests.formal import prove, reach, saturating_count
+from sim_tests.formal import ProofFailed, prove, reach, saturating_count
 
 TINY = {"lanes": 1, "formats": ["e4m3"], "accumulator_width": 43, "max_k": 64, "b_depth": 64}
 
@@ -32,15 +33,20 @@ def what_went_in_comes_out(m, dut):
 
 
 def results_have_room_and_keep_their_order(m, dut):
-    """If rows reserve by the rule, no result overwrites one that waits, whatever ``o`` does."""
+    """If rows reserve as in the VPCU, no result overwrites one that waits, whatever ``o`` does.
+
+    There a row is reserved two cycles after there was room, four after the row before it.
+    """
     reserved = Signal(6)
-    entered = saturating_count(m, dut.i.valid, 5)
-    left = saturating_count(m, dut.o.valid & dut.o.ready, 5)
-    since = Signal(2)
+    entered = saturating_count(m, dut.i.valid, 6)
+    left = saturating_count(m, dut.o.valid & dut.o.ready, 6)
+    since, s1_has_room, s2_has_room = Signal(2, init=3), Signal(), Signal()
     m.d.sync += [reserved.eq(reserved + dut.reserve),
+                 s1_has_room.eq(dut.has_room), s2_has_room.eq(s1_has_room),
                  since.eq(Mux(dut.reserve != 0, 0, since + (since != 3)))]
     m.d.comb += [
-        Assume((dut.reserve == 0) | (dut.has_room & (since >= 3) & (dut.reserve <= dut.row))),
+        Assume((dut.reserve == 0) | (s2_has_room & (since == 3) & (dut.reserve <= dut.row))),
+        Assert(reserved - left <= dut.depth),
         Assume(~dut.i.valid | (entered < reserved)),
         Assume(dut.i.payload.data == entered),
         Assert(entered - left <= dut.depth),
@@ -65,7 +71,20 @@ def every_row_of_windows_ends_once(m, dut):
 
 
 def test_the_rounder_loses_and_doubles_nothing():
-    prove(Rounder(accumulator_width=6), sums_leave_in_their_cycle, depth=12, contract=False)
+    prove(Rounder(accumulator_width=6), sums_leave_in_their_cycle, depth=ROUND_LATENCY + 3,
+          contract=False)
+
+
+def test_a_rounder_that_gives_nothing_is_refused():
+    class Silent(Rounder):
+        def elaborate(self, platform):
+            m = super().elaborate(platform)
+            m.d.sync += self.o.valid.eq(0)
+            return m
+
+    with pytest.raises(ProofFailed):
+        prove(Silent(accumulator_width=6), sums_leave_in_their_cycle, depth=ROUND_LATENCY + 3,
+              contract=False)
 
 
 def test_the_buffer_keeps_order_and_loses_nothing():
@@ -77,8 +96,29 @@ def test_the_buffer_holds_what_it_offers_for_all_time():
 
 
 def test_the_results_keep_their_order_and_have_room():
-    prove(ResultBuffer(row=2, depth=4), results_have_room_and_keep_their_order, depth=11)
+    prove(ResultBuffer(row=2, depth=4), results_have_room_and_keep_their_order, depth=15)
     reach(ResultBuffer(row=2, depth=4), lambda m, dut: ~dut.has_room, depth=10)
+
+
+class AlwaysRoom(ResultBuffer):
+    def elaborate(self, platform):
+        m = super().elaborate(platform)
+        m.d.sync += self.has_room.eq(1)
+        return m
+
+
+class RoomForOne(ResultBuffer):
+    def elaborate(self, platform):
+        row, self.row = self.row, self.row // 2
+        m = super().elaborate(platform)
+        self.row = row
+        return m
+
+
+@pytest.mark.parametrize("mutant", [AlwaysRoom, RoomForOne])
+def test_a_buffer_of_results_that_promises_too_much_is_refused(mutant):
+    with pytest.raises(ProofFailed):
+        prove(mutant(row=2, depth=4), results_have_room_and_keep_their_order, depth=15)
 
 
 def test_the_results_hold_what_they_offer_for_all_time():
