@@ -172,7 +172,7 @@ class BitPacker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = Queue(CodecWord, reserve=6)
+        m.submodules.queue = queue = Queue(CodecWord, after=5)
         wiring.connect(m, queue.o, wiring.flipped(self.o))
 
         # Stage 0: where a piece goes. Of the bits that came, `held` (at most 64) are in no word

@@ -72,7 +72,7 @@ class HeaderReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.ends = ends = Queue(self.i.place.shape(), reserve=6)
+        m.submodules.ends = ends = Queue(self.i.place.shape(), after=5)
         # How far the stream has come: what the queue of ends holds back is held back here, too.
         come, s1_come = Signal.like(self.i.place), Signal.like(self.i.place)
         with m.If(self.i.valid):
