@@ -126,7 +126,7 @@ class Sender(wiring.Component):
 
     Timing
     ------
-    A piece per cycle; the first follows 7 cycles after ``done``.
+    A piece per cycle; the first of a block follows 8 cycles after ``done``.
     """
 
     def __init__(self, *, block, target):
@@ -290,10 +290,13 @@ class Compressor(wiring.Component):
 
     Timing
     ------
-    The busier of ``i`` and ``o`` moves a word per cycle, also from operation to operation. A block
-    is sent when it is whole: its first word leaves about 25 cycles after its last one came.
-    ``compress_cycles`` of host/codec.py has the cycles of an operation, exactly for blocks of 64.
-    A stall of ``o`` holds up ``i`` when about a dozen blocks wait. Reset forgets what is under way.
+    Of blocks of 64 the busier of ``i`` and ``o`` moves a word per cycle, also from operation to
+    operation. Shorter blocks may be slower: a sparse block takes a cycle for its mask and one for
+    each word of its values, and of blocks of one word 12 are taken in 16 cycles at most.
+    A block is sent when it is whole: the first word of an operation leaves 24 cycles after the last
+    one of a block of 64 came. ``compress_cycles`` of host/codec.py has the cycles of an operation,
+    exactly for blocks of 64. A stall of ``o`` holds up ``i`` when 13 to 16 blocks of 64 wait, or 23
+    of zeros. Reset forgets what is under way.
 
     Numerics
     --------
