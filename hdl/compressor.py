@@ -10,7 +10,16 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from .arithmetic import register
-from .bitstream import BitPacker, Piece, by_width, check_block, later
+from .bitstream import (
+    BitPacker,
+    Piece,
+    WidthCode,
+    by_code,
+    by_width,
+    check_block,
+    code_of,
+    later,
+)
 from .layouts import CodecOperation, CodecWord
 from .ram import Ram
 from .squeezer import (
@@ -19,7 +28,6 @@ from .squeezer import (
     SqueezerPacked,
     SqueezerPlain,
     SqueezerWord,
-    WidthCode,
 )
 
 __all__ = ["Compressor"]
@@ -104,8 +112,7 @@ class Loader(wiring.Component):
                 waits.eq(0),
                 loads.eq(1),
                 blocks.eq(waiting.blocks),
-                code.eq(by_width(waiting.format, lambda width: {
-                    8: WidthCode.BITS8, 16: WidthCode.BITS16, 32: WidthCode.BITS32}[width])),
+                code.eq(code_of(waiting.format)),
                 last_place.eq(by_width(waiting.format,
                                        lambda width: self.block * width // 64 - 1)),
             ]
@@ -234,8 +241,7 @@ class Sender(wiring.Component):
         size, is_sparse, entry = register(9), Signal(), register(BlockEntry)
 
         def choose(of_width):
-            return Mux(done.code == WidthCode.BITS8, of_width(8),
-                       Mux(done.code == WidthCode.BITS16, of_width(16), of_width(32)))
+            return by_code(done.code, of_width(8), of_width(16), of_width(32))
 
         m.d.sync += [
             s1_words.eq(words),

@@ -15,11 +15,11 @@ from exactum.benches.codec_cases import (
     zero_fraction,
 )
 from exactum.hdl import compressor, squeezer
-from exactum.hdl.bitstream import from_bit
+from exactum.hdl.bitstream import WidthCode, from_bit
 from exactum.hdl.compressor import Compressor, Sender
 from exactum.hdl.formats import FORMATS
 from exactum.hdl.layouts import CodecOperation, CodecWord
-from exactum.hdl.squeezer import SqueezerDone, WidthCode
+from exactum.hdl.squeezer import SqueezerDone
 from exactum.host.codec import compress, compress_cycles, plain_words
 from sim_tests.streams import PATTERNS, get, pack, put, simulate
 
