@@ -9,10 +9,9 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import delayed, register
-from .bitstream import from_bit, rotated_right
+from .bitstream import WidthCode, from_bit, rotated_right
 from .header import RING_DEPTH, BlockHeader, RingWord
 from .ram import Ram
-from .squeezer import WidthCode
 
 __all__ = ["ITEMS", "Aligner", "BlockStart", "Item"]
 

@@ -5,7 +5,7 @@ from itertools import combinations
 from operator import and_, or_, xor
 
 from amaranth.hdl import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import delayed, register, register_like
@@ -13,9 +13,18 @@ from .formats import FORMATS
 from .layouts import CodecWord
 from .queue import Queue
 
-__all__ = ["BitPacker", "Piece", "by_width", "check_block", "count_octet", "count_ones",
+__all__ = ["BitPacker", "Piece", "WidthCode", "by_code", "by_width", "check_block",
+           "code_of", "count_octet", "count_ones",
            "crossings", "exchange", "from_bit", "later", "ranks", "reached",
            "rotated_left", "rotated_right", "to_bit"]
+
+class WidthCode(enum.Enum, shape=2):
+    """The width of an element."""
+
+    BITS8 = 0
+    BITS16 = 1
+    BITS32 = 2
+
 
 Piece = data.StructLayout({"data": 64, "bytes": range(9), "first": 1, "flag": 1, "last": 1})
 """Some bytes of a bit stream: the low ``bytes`` of ``data``; the others must be zero.
@@ -39,6 +48,17 @@ def by_width(format, choose):
         Value.cast(format).matches(*(f.code.value for f in FORMATS.values() if f.width == width))
         for width in (8, 16))
     return Mux(narrow, choose(8), Mux(medium, choose(16), choose(32)))
+
+
+def code_of(format):
+    """The ``WidthCode`` of a run-time format."""
+    return by_width(format, lambda width: {
+        8: WidthCode.BITS8, 16: WidthCode.BITS16, 32: WidthCode.BITS32}[width])
+
+
+def by_code(code, narrow, medium, wide):
+    """One of three values: by a ``WidthCode``."""
+    return Mux(code == WidthCode.BITS8, narrow, Mux(code == WidthCode.BITS16, medium, wide))
 
 
 def later(m, value, name):
@@ -172,7 +192,7 @@ class BitPacker(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.queue = queue = Queue(CodecWord, reserve=6)
+        m.submodules.queue = queue = Queue(CodecWord, after=6)
         wiring.connect(m, queue.o, wiring.flipped(self.o))
 
         # Stage 0: where a piece goes. Of the bits that came, `held` (at most 64) are in no word

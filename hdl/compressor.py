@@ -10,7 +10,16 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from .arithmetic import register
-from .bitstream import BitPacker, Piece, by_width, check_block, later
+from .bitstream import (
+    BitPacker,
+    Piece,
+    WidthCode,
+    by_code,
+    by_width,
+    check_block,
+    code_of,
+    later,
+)
 from .layouts import CodecOperation, CodecWord
 from .ram import Ram
 from .squeezer import (
@@ -19,7 +28,6 @@ from .squeezer import (
     SqueezerPacked,
     SqueezerPlain,
     SqueezerWord,
-    WidthCode,
 )
 
 __all__ = ["Compressor"]
@@ -104,8 +112,7 @@ class Loader(wiring.Component):
                 waits.eq(0),
                 loads.eq(1),
                 blocks.eq(waiting.blocks),
-                code.eq(by_width(waiting.format, lambda width: {
-                    8: WidthCode.BITS8, 16: WidthCode.BITS16, 32: WidthCode.BITS32}[width])),
+                code.eq(code_of(waiting.format)),
                 last_place.eq(by_width(waiting.format,
                                        lambda width: self.block * width // 64 - 1)),
             ]
@@ -126,7 +133,7 @@ class Sender(wiring.Component):
 
     Timing
     ------
-    A piece per cycle; the first follows 7 cycles after ``done``.
+    A piece per cycle; the first of a block follows 8 cycles after ``done``.
     """
 
     def __init__(self, *, block, target):
@@ -234,8 +241,7 @@ class Sender(wiring.Component):
         size, is_sparse, entry = register(9), Signal(), register(BlockEntry)
 
         def choose(of_width):
-            return Mux(done.code == WidthCode.BITS8, of_width(8),
-                       Mux(done.code == WidthCode.BITS16, of_width(16), of_width(32)))
+            return by_code(done.code, of_width(8), of_width(16), of_width(32))
 
         m.d.sync += [
             s1_words.eq(words),
@@ -290,10 +296,13 @@ class Compressor(wiring.Component):
 
     Timing
     ------
-    The busier of ``i`` and ``o`` moves a word per cycle, also from operation to operation. A block
-    is sent when it is whole: its first word leaves about 25 cycles after its last one came.
-    ``compress_cycles`` of host/codec.py has the cycles of an operation, exactly for blocks of 64.
-    A stall of ``o`` holds up ``i`` when about a dozen blocks wait. Reset forgets what is under way.
+    Of blocks of 64 the busier of ``i`` and ``o`` moves a word per cycle, also from operation to
+    operation. Shorter blocks may be slower: a sparse block takes a cycle for its mask and one for
+    each word of its values, and of blocks of one word 12 are taken in 16 cycles at most.
+    A block is sent when it is whole: the first word of an operation leaves 24 cycles after the last
+    one of a block of 64 came. ``compress_cycles`` of host/codec.py has the cycles of an operation,
+    exactly for blocks of 64. A stall of ``o`` holds up ``i`` when 13 to 16 blocks of 64 wait, or 23
+    of zeros. Reset forgets what is under way.
 
     Numerics
     --------

@@ -9,12 +9,11 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import register, register_like, tree_sum
-from .bitstream import by_width, count_octet, from_bit, to_bit
+from .arithmetic import delayed, register, register_like, tree_sum
+from .bitstream import WidthCode, by_code, code_of, count_octet, from_bit, to_bit
 from .layouts import CodecOperation
 from .queue import Queue
 from .ram import Ram
-from .squeezer import WidthCode
 
 __all__ = ["RING_DEPTH", "BlockHeader", "HeaderReader", "RingWord"]
 
@@ -72,7 +71,7 @@ class HeaderReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.ends = ends = Queue(self.i.place.shape(), reserve=6)
+        m.submodules.ends = ends = Queue(self.i.place.shape(), after=6)
         # How far the stream has come: what the queue of ends holds back is held back here, too.
         come, s1_come = Signal.like(self.i.place), Signal.like(self.i.place)
         with m.If(self.i.valid):
@@ -164,7 +163,7 @@ class HeaderReader(wiring.Component):
         def of(width):
             return Mux(flag, 1 + self.block - width, 1 + self.block * width)
 
-        return Mux(code == WidthCode.BITS8, of(8), Mux(code == WidthCode.BITS16, of(16), of(32)))
+        return by_code(code, of(8), of(16), of(32))
 
     def _operation(self, m, starts, block_ends):
         """The operation at work, while one waits: its element width; this block is its last."""
@@ -181,8 +180,7 @@ class HeaderReader(wiring.Component):
             m.d.sync += [
                 waits.eq(0),
                 blocks.eq(waiting.blocks),
-                code.eq(by_width(waiting.format, lambda width: {
-                    8: WidthCode.BITS8, 16: WidthCode.BITS16, 32: WidthCode.BITS32}[width])),
+                code.eq(code_of(waiting.format)),
             ]
         with m.Elif(block_ends):
             m.d.sync += blocks.eq(blocks - 1)
@@ -290,11 +288,8 @@ class HeaderReader(wiring.Component):
 
     def _judge(self, m, checks, fits, pads, misses, padding):
         """Four cycles after an operation's end was found: whether it is as it should be."""
-        valid, good, unpadded = checks | misses, fits & ~misses, pads
-        for stage in range(1, 5):
-            later = Signal(3, name=f"s{stage}_end")
-            m.d.sync += later.eq(Cat(valid, good, unpadded))
-            valid, good, unpadded = later
+        valid, good, unpadded = delayed(
+            m, Cat(checks | misses, fits & ~misses, pads), 4, "end", reset_less=False)
         m.d.comb += [
             self.o_good.valid.eq(valid),
             self.o_good.payload.eq(good & ~(unpadded & padding)),

@@ -16,30 +16,38 @@ class Queue(wiring.Component):
     ----------
     shape : shape-castable
         The payload's.
-    reserve : int
-        0 to 14: payloads that may still come when ``roomy`` has fallen.
+    after : int
+        0 to 14: payloads that may still come after ``roomy`` has fallen, until it rises.
 
     Members
     -------
     i : In(stream of shape, always ready)
         What comes.
     roomy : Out(1)
-        There is room for the reserve and one more.
+        Another payload may come in this cycle, and then ``after`` more.
     o : Out(stream of shape)
         The same, from registers.
 
     Timing
     ------
     Latency 2 cycles, one payload per cycle. ``roomy`` comes from a register and follows a payload
-    that is accepted or taken by 2 cycles.
+    that is accepted or taken by 2 cycles. It stays, if each payload is taken at once and ``after``
+    is 13 or less. A payload that comes against the rule overwrites one that waits.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``after`` is not an int, or out of its range.
     """
 
     depth = 16
 
-    def __init__(self, shape, *, reserve):
-        if not 0 <= reserve < self.depth - 1:
-            raise ValueError(f"reserve is 0 to {self.depth - 2}; got {reserve}")
-        self.reserve = reserve
+    def __init__(self, shape, *, after):
+        if not isinstance(after, int) or isinstance(after, bool):
+            raise TypeError(f"after is an int; got {after!r}")
+        if not 0 <= after <= self.depth - 2:
+            raise ValueError(f"after is 0 to {self.depth - 2} payloads; got {after}")
+        self.after = after
         super().__init__({
             "i": In(stream.Signature(shape, always_ready=True)),
             "roomy": Out(1, init=1),
@@ -69,7 +77,8 @@ class Queue(wiring.Component):
             end.eq(end + self.i.valid),
             begin.eq(begin + goes),
             waiting.eq(waiting + (self.i.valid - goes)),
-            self.roomy.eq(waiting < self.depth - 2 - self.reserve),
+            # Of the cycle between a payload and the fall that it causes one more is not counted.
+            self.roomy.eq(waiting < self.depth - 2 - self.after),
         ]
         with m.If(moves):
             m.d.sync += [self.o.valid.eq(waiting >= 0), payload.eq(read.data)]

@@ -182,7 +182,7 @@ class Skipper(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.chunks = chunks = Queue(chunk_layout(self.max_k), reserve=7)
+        m.submodules.chunks = chunks = Queue(chunk_layout(self.max_k), after=7)
         self._window(m, chunks)
 
         # The chunk under way, element by element.

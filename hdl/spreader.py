@@ -10,9 +10,8 @@ from amaranth.lib.wiring import In, Out
 
 from .aligner import BlockStart, Item
 from .arithmetic import register
-from .bitstream import crossings, exchange, later, ranks, reached
+from .bitstream import WidthCode, by_code, crossings, exchange, later, ranks, reached
 from .layouts import PlainWord
-from .squeezer import WidthCode
 
 __all__ = ["Spreader", "word_bytes"]
 
@@ -30,9 +29,8 @@ def word_bytes(octet, number, code):
     """For each byte of a block's word whether it is in the items, by the mask's byte for it."""
     half = octet.word_select(number[0], 4)
     quarter = octet.word_select(number, 2)
-    return Mux(code == WidthCode.BITS8, octet, Mux(
-        code == WidthCode.BITS16,
-        Cat(bit.replicate(2) for bit in half), Cat(bit.replicate(4) for bit in quarter)))
+    return by_code(code, octet, Cat(bit.replicate(2) for bit in half),
+                   Cat(bit.replicate(4) for bit in quarter))
 
 
 def lanes_from(lane, used):
@@ -88,10 +86,9 @@ class Spreader(wiring.Component):
         s1_valid, s1, s1_octet = Signal(), register(Wanted), register(8)
         s1_number, s1_code = register(2), register(WidthCode)
         s2_valid, s2 = Signal(), register(Wanted)
-        last_number = Mux(block.code == WidthCode.BITS8, self.block // 8 - 1, Mux(
-            block.code == WidthCode.BITS16, self.block // 4 - 1, self.block // 2 - 1))
-        octet_ends = Mux(block.code == WidthCode.BITS8, 1, Mux(
-            block.code == WidthCode.BITS16, number[0], number[:2].all()))
+        last_number = by_code(
+            block.code, self.block // 8 - 1, self.block // 4 - 1, self.block // 2 - 1)
+        octet_ends = by_code(block.code, 1, number[0], number[:2].all())
         mask_lane = Mux(begins, block.lane, lane)
         m.d.comb += [
             ends.eq(block.missing | Mux(begins, last_number == 0, at_last)),

@@ -5,22 +5,14 @@
 """
 
 from amaranth.hdl import *
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import register, register_like
-from .bitstream import crossings, exchange, later, ranks, reached
+from .bitstream import WidthCode, by_code, crossings, exchange, later, ranks, reached
 
 __all__ = ["Squeezer", "SqueezerDone", "SqueezerPacked", "SqueezerPlain", "SqueezerWord",
-           "WidthCode", "keep_bytes", "mask_bits"]
-
-
-class WidthCode(enum.Enum, shape=2):
-    """The width of an element."""
-
-    BITS8 = 0
-    BITS16 = 1
-    BITS32 = 2
+           "keep_bytes", "mask_bits"]
 
 
 SqueezerWord = data.StructLayout({"valid": 1, "data": 64, "first": 1, "last": 1, "final": 1,
@@ -59,14 +51,14 @@ def keep_bytes(some, top, code):
     def of(count):
         return [element(i // count * count, count) for i in range(8)]
 
-    return Cat(Mux(code == WidthCode.BITS8, some[i], Mux(code == WidthCode.BITS16, medium, wide))
+    return Cat(by_code(code, some[i], medium, wide)
                for i, (medium, wide) in enumerate(zip(of(2), of(4), strict=True)))
 
 
 def mask_bits(before, keep, code):
     """The last 8 bits of a block's mask, from those before a word and the bytes kept of it."""
     narrow, medium, wide = keep, Cat(before, keep[::2])[4:], Cat(before, keep[::4])[2:]
-    return Mux(code == WidthCode.BITS8, narrow, Mux(code == WidthCode.BITS16, medium, wide))
+    return by_code(code, narrow, medium, wide)
 
 
 class Squeezer(wiring.Component):

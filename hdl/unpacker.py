@@ -71,7 +71,7 @@ class ValueUnpacker(wiring.Component):
         m.submodules.placed = placed = Queue(data.StructLayout(
             {name: token[name].shape for name in kept}
             | {"takes_value": 1, "ends_word": 1,
-               "octets": OCTETS, "pairs": OCTETS // 2, "halves": OCTETS // 4}), reserve=7)
+               "octets": OCTETS, "pairs": OCTETS // 2, "halves": OCTETS // 4}), after=7)
         m.d.comb += self.has_room.eq(placed.roomy)
         self._place(m, placed.i, kept)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..gen.errors import UsageError
+from ..hdl.bitstream import check_block
 from ..hdl.formats import FORMATS
 from .masks import NonZeros
 
@@ -18,6 +19,8 @@ __all__ = ["Compressed", "compress", "compress_cycles", "compressed_bits", "deco
 
 _DTYPES = tuple(getattr(torch, fmt.torch_name) for fmt in FORMATS.values())
 _COMPRESSOR_LATENCY = 24
+_BLOCKS_STORED = 12         # blocks in the compressor with which no more words are taken
+_BLOCK_LEAVES = 13          # from when its first piece could go to when the room it had is free
 _HEADER_CYCLES = 7          # from one header to the next
 _BLOCK_LEAD = 4             # from a block's first item to its first word, beyond what an item takes
 _ITEMS_AHEAD = 14           # items that may wait to be used when one more is made
@@ -67,6 +70,14 @@ def _from_bits(bits: np.ndarray) -> np.ndarray:
     return packed.view(np.dtype(_UINTS[width]).newbyteorder("<")).astype(_UINTS[width])
 
 
+def _check_block(block: int) -> None:
+    try:
+        check_block(block)
+    except (TypeError, ValueError):
+        raise UsageError("X207", f"block is 8, 16, 32 or 64 elements; got {block!r}",
+                         "64 is a configuration's, zce.block") from None
+
+
 def _blocks_of(x: Tensor, block: int) -> np.ndarray:
     """The bit patterns, [blocks, block], -0 as +0, padded with zeros."""
     if x.dtype not in _DTYPES:
@@ -100,8 +111,9 @@ def compress(x: Tensor, block: int = 64) -> Compressed:
     Raises
     ------
     UsageError
-        X202 if the dtype is none of the formats'.
+        X202 if the dtype is none of the formats'; X207 for another block.
     """
+    _check_block(block)
     values = _blocks_of(x, block)
     width = 8 * values.itemsize
     nonzero = values != 0
@@ -223,11 +235,41 @@ def _starts(ready: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.maximum.accumulate(ready - before) + before
 
 
+def _starts_with_room(words: int, items: list[int], extras: list[int]) -> np.ndarray:
+    """As ``_starts``, for blocks of so many words, when more may wait than there is room for.
+
+    The steps of a block are its items, and an extra one (or not) before them. The room is seen
+    4 cycles after a block has come, and 3 after it has left for a pipeline of 4 items.
+    """
+    time, taken, left = -1, 0, 0
+    came: list[int] = []
+    starts: list[int] = []
+    frees: list[int] = []
+    idle = 0                            # from when on the next may start
+    sent = [-4, -3, -2, -1]             # when the last items were
+    for count, extra in zip(items, extras, strict=True):
+        for _ in range(words):
+            time += 1
+            while True:
+                while taken < len(came) and came[taken] + 4 <= time:
+                    taken += 1
+                while left < len(frees) and frees[left] + 3 <= time:
+                    left += 1
+                if taken - left < _BLOCKS_STORED:
+                    break
+                time += 1
+        came.append(time)
+        frees.append(_BLOCK_LEAVES + max(time + 1, sent[-4] + 4))
+        starts.append(max(time + 1, idle))
+        idle = starts[-1] + extra + count
+        sent = [*sent, *range(idle - count, idle)][-4:]
+    return np.array(starts)
+
+
 def compress_cycles(nonzero: Tensor, element_width: int, block: int = 64) -> int:
     """Cycles of the compressor from taking an operation to giving its last word.
 
-    Exact for blocks of 64. Of smaller ones, more may wait than there is room for: such an operation
-    takes up to 0.1 % more.
+    Exact for blocks of 64; for shorter ones within three cycles and 0.2 %.
 
     Parameters
     ----------
@@ -240,8 +282,12 @@ def compress_cycles(nonzero: Tensor, element_width: int, block: int = 64) -> int
     """
     shape = _shape(_nonzero_blocks(nonzero, block), element_width)
     numbers = np.arange(len(shape.items))
-    steps = shape.items + np.concatenate([[0], shape.ragged[:-1]])
-    starts = _starts((numbers + 1) * shape.words, steps)
+    extras = np.concatenate([[0], shape.ragged[:-1]])
+    steps = shape.items + extras
+    if block == 64:     # for want of room no such block ever starts late
+        starts = _starts((numbers + 1) * shape.words, steps)
+    else:
+        starts = _starts_with_room(shape.words, shape.items.tolist(), extras.tolist())
     # The last item follows on `held` bits, 64 if a flag has made a full word of 63 and an item.
     begin, items, sparse = shape.begin[-1], int(shape.items[-1]), bool(shape.sparse[-1])
     held = begin % 64 + 1

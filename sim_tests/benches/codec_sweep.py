@@ -134,8 +134,8 @@ class NativeCodec:
     def check(self, x: Tensor, **options) -> CodecRun:
         """Compress and decompress; compare bits with the golden model, and cycles with theirs.
 
-        With ``stalls`` among the options, which are those of ``NativeUnit.run``, no cycles; of
-        blocks smaller than 64 not the compressor's, for which its model is not exact.
+        With ``stalls`` among the options, which are those of ``NativeUnit.run``, no cycles. Of
+        blocks shorter than 64 the compressor's may differ by as much as its model says.
         """
         fmt, golden = format_of(x), compress(x, self.block)
         operation = CodecOperation.const({"format": fmt.code, "blocks": golden.blocks}).as_bits()
@@ -153,7 +153,8 @@ class NativeCodec:
         if not np.array_equal(second.outputs["o"], _with_last(_positive_zeros(plain, fmt))):
             faults.append("the elements")
         if not options:
-            if self.block == 64 and cycles[0] != compress_cycles(nonzero, fmt.width, self.block):
+            model = compress_cycles(nonzero, fmt.width, self.block)
+            if abs(cycles[0] - model) > (0 if self.block == 64 else 3 + model / 500):
                 faults.append("the compressor's cycles")
             if cycles[1] != decompress_cycles(nonzero, fmt.width, self.block):
                 faults.append("the decompressor's cycles")

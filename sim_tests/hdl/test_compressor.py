@@ -4,6 +4,7 @@
 from itertools import chain, pairwise
 
 import pytest
+import torch
 from amaranth.hdl import *
 
 from exactum.benches.codec_cases import (
@@ -14,11 +15,11 @@ from exactum.benches.codec_cases import (
     zero_fraction,
 )
 from exactum.hdl import compressor, squeezer
-from exactum.hdl.bitstream import from_bit
-from exactum.hdl.compressor import Compressor
+from exactum.hdl.bitstream import WidthCode, from_bit
+from exactum.hdl.compressor import Compressor, Sender
 from exactum.hdl.formats import FORMATS
 from exactum.hdl.layouts import CodecOperation, CodecWord
-from exactum.hdl.squeezer import WidthCode
+from exactum.hdl.squeezer import SqueezerDone
 from exactum.host.codec import compress, compress_cycles, plain_words
 from sim_tests.streams import PATTERNS, get, pack, put, simulate
 
@@ -101,6 +102,90 @@ def test_operations_follow_without_a_bubble(name, zeros):
     lasts = run([zero_fraction(name, 64 * 4, zeros)] * 5)
     gaps = [b - a for a, b in pairwise(lasts)]
     assert gaps == [4 * FORMATS[name].width] * 4
+
+
+@pytest.mark.parametrize("name", ["e4m3", "bf16", "fp32"])
+@pytest.mark.parametrize("zeros", [0, 0.5, 1])
+def test_the_first_word_leaves_24_cycles_after_its_block_came(name, zeros):
+    came, left, _ = timed(zero_fraction(name, 64, zeros), 64)
+    assert left[0] - came[-1] == 24
+
+
+def timed(x, block):
+    """Stamps of words that came and of words that left, and the cycles of the operation."""
+    dut, words, golden = Compressor(block=block), plain_words(x, block), compress(x, block)
+    began, came, left = [], [], []
+
+    async def operation_source(ctx):
+        operation = pack(CodecOperation, format=format_of(x).code, blocks=golden.blocks)
+        await put(ctx, dut.i_operation, [operation], stamps=began)
+
+    async def source(ctx):
+        await put(ctx, dut.i, words, stamps=came)
+
+    async def sink(ctx):
+        await get(ctx, dut.o, len(golden.words), stamps=left)
+
+    simulate(dut, operation_source, source, sink)
+    return came, left, left[-1] - began[0]
+
+
+@pytest.mark.parametrize(("name", "block"), [("e4m3", 8), ("bf16", 8), ("fp32", 8), ("e5m2", 16)])
+def test_cycles_of_shorter_blocks_are_almost_those_of_the_model(name, block):
+    parts = [[1], [0], [0.5], [0.97, 0.03], [0.5, 0, 1, 0.5], [0.9, 0, 0.9]]
+    for part in parts:
+        x = torch.cat([zero_fraction(name, 8 * 30, zeros, seed).view(torch.uint8)
+                       for seed, zeros in enumerate(part)]).view(zero_fraction(name, 8, 0).dtype)
+        model = compress_cycles(x.float() != 0, format_of(x).width, block)
+        assert abs(timed(x, block)[2] - model) <= 3
+
+
+@pytest.mark.parametrize(("zeros", "rate"), [(0, 0.75), (1, 0.75), (0.5, 0.52)])
+def test_blocks_of_one_word_are_slow(zeros, rate):
+    came, *_ = timed(zero_fraction("e4m3", 8 * 200, zeros), 8)
+    assert len(came) / (came[-1] - came[0]) == pytest.approx(rate, rel=0.02)
+
+
+@pytest.mark.parametrize(("name", "zeros", "blocks"), [
+    ("e4m3", 0, 15), ("fp32", 0, 13), ("e4m3", 0.5, 16), ("e4m3", 1, 23), ("fp32", 1, 23)])
+def test_a_stall_holds_up_the_input_when_some_blocks_wait(name, zeros, blocks):
+    x = zero_fraction(name, 64 * 26, zeros)
+    dut, came = Compressor(block=64), []
+
+    async def operation_source(ctx):
+        await put(ctx, dut.i_operation, [pack(CodecOperation, format=format_of(x).code, blocks=26)])
+
+    async def source(ctx):
+        for word in plain_words(x):
+            ctx.set(dut.i.payload, word)
+            ctx.set(dut.i.valid, 1)
+            waited = 0
+            while not (await ctx.tick().sample(dut.i.ready))[2]:
+                waited += 1
+                if waited == 60:
+                    return
+            came.append(word)
+
+    simulate(dut, operation_source, source)
+    assert len(came) // FORMATS[name].width == blocks   # a block has as many words as that has bits
+
+
+def test_the_first_piece_of_a_block_follows_8_cycles_after_it_is_done():
+    dut, cycles = Sender(block=64, target="generic"), []
+
+    async def bench(ctx):
+        ctx.set(dut.o.ready, 1)
+        ctx.set(dut.done, SqueezerDone.const(
+            {"valid": 1, "tail": 0, "code": WidthCode.BITS8, "final": 1}))
+        await ctx.tick()
+        ctx.set(dut.done.valid, 0)
+        cycles.append(1)
+        while not ctx.get(dut.o.valid):
+            await ctx.tick()
+            cycles.append(1)
+
+    simulate(dut, bench, limit=50)
+    assert len(cycles) == 8
 
 
 @pytest.mark.parametrize("name", FORMATS)

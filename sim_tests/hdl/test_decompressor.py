@@ -95,6 +95,30 @@ def test_cycles_are_exactly_those_of_the_model(name):
         cycles=[decompress_cycles(x.float() != 0, FORMATS[name].width) for x in tensors])
 
 
+@pytest.mark.parametrize(("name", "zeros", "expected"), [
+    ("e4m3", 0, 88), ("fp32", 0, 88), ("e4m3", 1, 70), ("fp32", 1, 67)])
+def test_a_stall_holds_up_the_input_when_some_words_wait(name, zeros, expected):
+    format, words, blocks = stream_of(zero_fraction(name, 64 * (80 if zeros else 12), zeros))
+    dut, came = Decompressor(block=64), []
+
+    async def operation_source(ctx):
+        await put(ctx, dut.i_operation, [pack(CodecOperation, format=format.code, blocks=blocks)])
+
+    async def source(ctx):
+        for word in words:
+            ctx.set(Value.cast(dut.i.payload), pack(CodecWord, data=word))
+            ctx.set(dut.i.valid, 1)
+            waited = 0
+            while not (await ctx.tick().sample(dut.i.ready))[2]:
+                waited += 1
+                if waited == 60:
+                    return
+            came.append(word)
+
+    simulate(dut, operation_source, source)
+    assert len(came) == expected
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_pattern_of_zeros_in_a_block_of_eight(name):
     run([stream_of(every_pattern(name), 8)], 8)

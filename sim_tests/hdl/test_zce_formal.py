@@ -3,7 +3,7 @@
 import pytest
 from amaranth.hdl import *
 
-from exactum.hdl import skipper
+from exactum.hdl import compressor, decompressor, skipper
 from exactum.hdl.bitstream import BitPacker
 from exactum.hdl.compressor import Compressor
 from exactum.hdl.decompressor import Decompressor
@@ -212,6 +212,14 @@ def test_compressor_never_hangs():
           contract=False)
 
 
+def test_compressor_mutant_is_refused(monkeypatch):
+    """With no room for a block none is ever taken."""
+    monkeypatch.setattr(compressor, "STORED", 0)
+    with pytest.raises(ProofFailed):
+        prove(Compressor(block=8), one_operation(2), last_ends_the_output, ends_within(34),
+              depth=36, contract=False)
+
+
 def test_compressor_contract_for_all_time():
     prove(Compressor(block=64), depth=3, induction=2)
 
@@ -226,6 +234,38 @@ def two_words_come(m, dut):
 def test_decompressor():
     prove(Decompressor(block=8), one_operation(1), at_once, two_words_come, last_ends_the_output,
           error_only_with_last_and_all_words_without(1), depth=35, contract=False)
+
+
+class HastyReader(HeaderReader):
+    """Finds every stream well padded and as long as it should be."""
+
+    def elaborate(self, platform):
+        m = super().elaborate(platform)
+        m.d.comb += self.o_good.payload.eq(1)
+        return m
+
+
+def good_only_if_padded(m, dut):
+    """Of a block of zeros in one word: an error just if the word's top bit is set."""
+    top = Signal()
+    with m.If(transfer(dut.i)):
+        m.d.sync += top.eq(dut.i.payload.data[63])
+    m.d.comb += [
+        Assume(dut.i.payload.data[:63] == 1),
+        Assert(~dut.o.valid | (dut.o.payload.error == top)),
+    ]
+
+
+def test_decompressor_judges_the_padding():
+    prove(Decompressor(block=8), one_operation(1), ends_within(127, words=1), good_only_if_padded,
+          depth=33, contract=False)
+
+
+def test_decompressor_mutant_is_refused(monkeypatch):
+    monkeypatch.setattr(decompressor, "HeaderReader", HastyReader)
+    with pytest.raises(ProofFailed):
+        prove(Decompressor(block=8), one_operation(1), ends_within(127, words=1),
+              good_only_if_padded, depth=33, contract=False)
 
 
 def test_decompressor_never_hangs():

@@ -128,3 +128,10 @@ def test_plain_words_hold_whole_blocks():
 def test_a_tensor_of_no_format_is_refused():
     with pytest.raises(UsageError, match="float64"):
         compress(torch.zeros(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("block", [0, 7, 24, 128, -8, 8.0, "64", True, None])
+def test_illegal_blocks_are_refused(block):
+    with pytest.raises(UsageError, match=r"X207: block is 8, 16, 32 or 64 elements; got ") as error:
+        compress(torch.zeros(64), block)
+    assert repr(block) in str(error.value)
