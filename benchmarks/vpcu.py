@@ -4,8 +4,8 @@ Products stand back to back at the engine's ports; a product's cycles are those 
 of the one before it to its own. ``work``: cycles in which its rows keep the multipliers busy (a
 window of 64 elements: as many as count, or 1). ``lost``: its cycles less these. ``of_peak``: of 4
 products per lane and cycle, 1 in fp32 mode. ``alone``: cycles of one product into an idle engine,
-from its first word of B to its last result; they must be those of the cycle model. ``wrong``:
-results that differ from the golden model. Ends with status 1 if a goal is missed.
+from its first operation's acceptance to its last result; they must be those of the cycle model.
+``wrong``: results that differ from the golden model. Ends with status 1 if a goal is missed.
 """
 
 import itertools

@@ -19,9 +19,9 @@ __all__ = ["DEVICE", "Flow", "Placement", "Watch", "read_report"]
 
 DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")
 
-# nextpnr's analytic placer after ePlace, with wires weighted by their slack: a higher clock, and
-# less chance in it, than its older one gives (docs/synthesis.md has the figures).
-PLACEMENT = ("--placer", "static", "--placer-heap-timingweight", "40")
+# nextpnr's analytic placer after ePlace: a higher clock, and less chance in it, than its older one
+# gives (docs/synthesis.md has the figures).
+PLACEMENT = ("--placer", "static")
 
 # Without PFUMX and L6MUX21: ABC maps muxes onto them at up to twice the LUTs, and no faster
 # (docs/synthesis.md has the figures).
@@ -31,7 +31,7 @@ RESULTS = 1
 """Version of what is cached: to be raised when it means something else."""
 
 # What nextpnr says when it begins a step, and what to call that step.
-_STAGES = {"Info: Packing IOs": "packing", "Info: Creating initial": "placing",
+_STAGES = {"Info: Packing IOs": "packing", "Info: Running Static placer": "placing",
            "Info: Running simulated annealing": "refining", "Info: Routing": "routing"}
 _PASS = re.compile(r"[\d.]+ Executing (\w+)")
 # The cell that drives or takes a signal is named after it, then after its own kind.

@@ -95,7 +95,8 @@ class Decoder(wiring.Component):
                         looks.special.eq(1 if fmt.ieee else mantissa.all()),
                     ]
         s1_significand, s1_exponent = register_like(significand), register_like(exponent)
-        s1_anchor = register(signed(len(self.anchor) + 1))  # biased
+        # Biased; modulo 2^n, as is the distance that follows, which is below: d + 7 < 2^n.
+        s1_anchor = register(signed(len(self.anchor) + 1))
         s1_negative, s1_looks = register(), register(LOOKS)
         m.d.sync += [
             s1_significand.eq(significand),

@@ -52,8 +52,8 @@ class Engine(wiring.Component):
 
     Timing
     ------
-    A row takes the sum over its mask words of max(1, elements that count) cycles, or as many as
-    the tile has columns if that is more. While one tile is used the next one loads. The exact
+    A row takes the sum over its mask words of max(1, elements that count) cycles, or 4 * lanes if
+    that is more. While one tile is used the next one loads. The exact
     count of a whole product is ``exactum.host.cycles.gemm_cycles``. Any stream may stall.
 
     Numerics

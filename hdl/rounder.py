@@ -151,14 +151,14 @@ class Normaliser(wiring.Component):
         for number in range(self.STAGES):
             left = self.STAGES - number
             here, steps = steps[:len(steps) // left], steps[len(steps) // left:]
-            shifted, dropped = magnitude, stage.sticky
+            shifted, sticky = magnitude, stage.sticky
             for step in here:
                 shifted, clear, skips, part = _skip_zeros(m, shifted, clear, step)
                 taken.insert(0, skips)
-                dropped |= part
+                sticky |= part
             last = left == 1
             following = register(NORMALISED, name=f"s{number + 4}")
-            m.d.sync += [following.eq(stage), following.sticky.eq(dropped)]
+            m.d.sync += [following.eq(stage), following.sticky.eq(sticky)]
             if last:
                 m.d.sync += [
                     following.exponent.eq(stage.exponent - Cat(taken)),
@@ -191,17 +191,17 @@ def _skip_zeros(m, value, clear, step):
     width = len(value)
     kept = min(width, KEPT + step - 1)
     below = width - kept
-    shifted, skips, dropped = Signal(kept), Signal(), Signal()
+    shifted, skips, drops = Signal(kept), Signal(), Signal()
     groups = step // GROUP
     m.d.comb += [
         skips.eq(clear[:groups].all() if groups else ~value[max(0, width - step):].any()),
         shifted.eq(Mux(skips, (value << step)[below:width], value[below:])),
-        dropped.eq(value[:max(0, below - step)].any()
+        drops.eq(value[:max(0, below - step)].any()
                    | (~skips & value[max(0, below - step):below].any())),
     ]
     following = Signal(len(clear))
     m.d.comb += following.eq(Mux(skips, clear >> groups, clear) if groups else clear)
-    return shifted, following, skips, dropped
+    return shifted, following, skips, drops
 
 
 class Packer(wiring.Component):

@@ -20,7 +20,10 @@ from .layouts import WORD_WIDTH, mask_window, skipper_token
 from .queue import Queue
 from .unpacker import ValueUnpacker, element_layout
 
-__all__ = ["Skipper"]
+__all__ = ["SKIPPER_LATENCY", "Skipper"]
+
+SKIPPER_LATENCY = 12
+"""Cycles from a window to its first token."""
 
 CHUNK = 8
 
@@ -155,8 +158,8 @@ class Skipper(wiring.Component):
     ------
     A window takes max(1, elements that count) cycles, and the next one follows without a bubble:
     a row takes the sum of that over its windows. From a window's transfer to its first token's:
-    12 cycles. ``o`` and ``i_mask.ready`` come from registers; ``i_values.ready`` follows from
-    registers, and from no port.
+    ``SKIPPER_LATENCY`` (12) cycles. ``o`` and ``i_mask.ready`` come from registers;
+    ``i_values.ready`` follows from registers, and from no port.
 
     Raises
     ------

@@ -39,7 +39,7 @@ class ValueUnpacker(wiring.Component):
     i : In(stream of element_layout(max_k, scale_block), always ready)
         The elements. The format's width may change from row to row.
     has_room : Out(1)
-        Elements may set out. What does within three cycles after it fell has a place, too.
+        Elements may set out. Seven that do after it fell have a place, too.
     i_values : In(stream of unsigned(64))
         Words of eight, four or two values. A row of no values has no word; what is left of a
         row's last word is padding.

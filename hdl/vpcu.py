@@ -80,8 +80,9 @@ class Vpcu(wiring.Component):
     Timing
     ------
     One token per cycle. A row's last one waits until that of the row drained before is 4 * lanes
-    cycles old, and until ``o`` has taken enough results that the row's have a place in the buffer
-    before it: nothing behind the issue ever stalls. See docs/vpcu.md for the count of a product.
+    cycles old, and until ``o`` has taken enough results that those of two rows have a place in the
+    buffer before it: nothing behind the issue ever stalls. See docs/vpcu.md for the count of a
+    product.
 
     Numerics
     --------

@@ -37,8 +37,8 @@ from .tiling import MOST_ROWS, pieces, tile_columns, tile_words
 __all__ = ["GemmWork", "cycles_of_each", "fewest_cycles", "gemm_cycles"]
 
 START = 1                                             # the first operation's way to the loader
-LOAD_LATENCY = DECODE_LATENCY + 2                     # last word to tile
-ISSUE_LATENCY = 18                                   # tile to the first operand's issue
+LOAD_LATENCY = DECODE_LATENCY + 3                     # last word to tile
+ISSUE_LATENCY = 17                                   # tile to the first operand's issue
 RELEASE_LATENCY = OPERAND_LATENCY + LANE_LATENCY + 2  # last operand to a free bank
 NEVER = -(1 << 62)
 

@@ -11,6 +11,7 @@ import torch
 
 from ..hdl.formats import FORMATS
 from ..hdl.layouts import WORD_WIDTH, mask_window, skipper_token
+from ..hdl.skipper import SKIPPER_LATENCY
 from .stalls import PATTERNS
 from .streams import StreamSink, StreamSource, finish, start
 
@@ -106,6 +107,6 @@ async def check(dut, everything, stalls):
     tokens = [token for row in everything for token in row.tokens]
     assert await sink.take(len(tokens)) == tokens
     if set(stalls) == {"flowing"}:
-        assert sink.stamps[0] - masks.stamps[0] == 10
+        assert sink.stamps[0] - masks.stamps[0] == SKIPPER_LATENCY
         assert sink.stamps[-1] - sink.stamps[0] + 1 == sum(row.cycles for row in everything)
     await finish(masks, values, sink)

@@ -40,6 +40,7 @@ def _nextpnr(arguments):
     seed, clock = int(options["--seed"]), float(options["--freq"])
     Path(options["--json"]).read_bytes()  # the netlist in its harness is there
     print("Info: Packing IOs..")
+    print("Info: Running Static placer...")
     if seed == 13:
         print("ERROR: Unable to place cell 'x', no BELs remaining")
         sys.exit(255)

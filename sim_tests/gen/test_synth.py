@@ -66,6 +66,7 @@ def test_result_has_the_area_and_a_clock_for_each_seed(bench):
     assert bench.calls() == ["yosys", "yosys", "seed 3", "seed 1"]
     assert ("Yosys", "proc") in bench.stages
     assert ("seed 3", "packing") in bench.stages
+    assert ("seed 3", "placing") in bench.stages
     assert bench.stages[-1] == ("seed 1", "done")
 
 

@@ -10,7 +10,7 @@ from amaranth.hdl import *
 from exactum.hdl import skipper
 from exactum.hdl.formats import FormatCode
 from exactum.hdl.layouts import mask_window, skipper_token
-from exactum.hdl.skipper import Skipper
+from exactum.hdl.skipper import SKIPPER_LATENCY, Skipper
 from sim_tests.hdl.test_unpacker import words_of
 from sim_tests.streams import PATTERNS, get, pack, put, simulate
 
@@ -95,13 +95,14 @@ def random_rows(count, block, windows, seed):
 
 def test_directed_rows_one_token_per_cycle():
     stamps = run(DIRECTED)
-    assert stamps == list(range(12, 12 + cycles_of(DIRECTED)))
+    assert stamps == list(range(SKIPPER_LATENCY, SKIPPER_LATENCY + cycles_of(DIRECTED)))
 
 
 @pytest.mark.parametrize(("block", "max_k"), [(8, 8), (8, 32), (16, 64), (32, 32), (64, 256)])
 def test_random_rows_take_exactly_the_cycles_of_the_contract(block, max_k):
     rows = random_rows(40, block, max_k // block, seed=block)
-    assert run(rows, block, max_k) == list(range(12, 12 + cycles_of(rows)))
+    assert run(rows, block, max_k) == list(
+        range(SKIPPER_LATENCY, SKIPPER_LATENCY + cycles_of(rows)))
 
 
 @pytest.mark.parametrize("sink", PATTERNS)
