@@ -5,22 +5,20 @@ masked while it lasts by the magnitude and the momentum of their gradients.
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from exactum.host import offload, open_device
-from exactum.host.demo.training import CrossEntropy, Task
+from exactum.host.demo.training import Task, fit
 from exactum.host.offloading import Report
 
-__all__ = ["ROLES", "Pruner", "Result", "Setting", "cubic", "train", "trained"]
+__all__ = ["ROLES", "Pruner", "Result", "Setting", "cubic", "trained"]
 
 ROLES = ("forward", "data-gradient", "weight-gradient")
 MASKED_FROM, MASKED_UNTIL = 0.02, 0.9              # shares of the steps
-OnStep = Callable[[int, int], None]
 
 
 def cubic(progress: float, begin: float, end: float, final: float) -> float:
@@ -139,7 +137,7 @@ def trained(kind: str, setting: Setting, seed: int) -> Result:
             yield
         reports.append(session.report())
 
-    train(task, model, before, pruner.step if pruner else None, counted)
+    fit(task, model, before=before, after=pruner.step if pruner else None, inside=counted)
     if pruner:
         pruner.apply()                    # the average remembers weights from before they were zero
     model.eval()
@@ -148,32 +146,3 @@ def trained(kind: str, setting: Setting, seed: int) -> Result:
     print(f"{task.name} {kind}, seed {seed}, counted every {setting.every}: {score:.4f}, "
           f"{time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     return Result(score, costs(reports) if reports else {}, model)
-
-
-def train(task: Task, model: nn.Module, before: OnStep | None = None,
-          after: OnStep | None = None,
-          inside: Callable[[int], AbstractContextManager[None]] = lambda step: nullcontext()
-          ) -> None:
-    """The demo's loop, with something to do before and after each step (step, steps), and a context
-    in which the products of a step take place.
-
-    The model ends with the running average of its weights where the task has one.
-    """
-    steps = len(task.batches)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(task.averaging))
-    loss_of = CrossEntropy()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=task.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, task.learning_rate, total_steps=max(2, steps), pct_start=0.2)
-    for step, (x, target) in enumerate(task.batches, 1):
-        if before:
-            before(step, steps)
-        with inside(step):
-            loss_of(model(x), target).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        if after:
-            after(step, steps)
-        averaged.update_parameters(model)
-    model.load_state_dict(averaged.module.state_dict())

@@ -7,15 +7,17 @@ them is neither timed nor offloaded.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-__all__ = ["Batch", "CrossEntropy", "Task", "Training", "train"]
+__all__ = ["Batch", "CrossEntropy", "Task", "Training", "fit", "train"]
 
 Batch = tuple[Tensor, Tensor]
+Hook = Callable[[int, int], None]
 OnStep = Callable[[int, int, float], None]
 
 _SMALLEST_PROBABILITY = 1e-6
@@ -96,23 +98,52 @@ def train(task: Task, *, seed: int, on_step: OnStep | None = None) -> Training:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.build()
+    losses = fit(task, model, on_step=on_step)
+    with torch.no_grad():
+        score = task.evaluate(model)
+    return Training(losses, score, time.perf_counter() - start)
+
+
+def fit(task: Task, model: nn.Module, *, before: Hook | None = None, after: Hook | None = None,
+        inside: Callable[[int], AbstractContextManager[None]] = lambda step: nullcontext(),
+        on_step: OnStep | None = None) -> list[float]:
+    """Train a model, which ends with the running average of its weights; the loss of each step.
+
+    Parameters
+    ----------
+    task : Task
+        What to learn.
+    model : nn.Module
+        What learns it.
+    before, after : callable, optional
+        Called with (step, steps in all) before a step, and after it, before its weights are
+        averaged.
+    inside : callable
+        Gives for a step the context of its loss, forward and backward.
+    on_step : callable, optional
+        As of `train`.
+    """
+    steps = len(task.batches)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(task.averaging))
     loss_of = CrossEntropy()
     optimizer = torch.optim.AdamW(model.parameters(), lr=task.learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, task.learning_rate, total_steps=max(2, len(task.batches)), pct_start=0.2)
+        optimizer, task.learning_rate, total_steps=max(2, steps), pct_start=0.2)
     losses = []
     for step, (x, target) in enumerate(task.batches, 1):
-        loss = loss_of(model(x), target)
-        loss.backward()
+        if before:
+            before(step, steps)
+        with inside(step):
+            loss = loss_of(model(x), target)
+            loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
+        if after:
+            after(step, steps)
         averaged.update_parameters(model)
         losses.append(loss.item())
         if on_step:
-            on_step(step, len(task.batches), losses[-1])
+            on_step(step, steps, losses[-1])
     model.load_state_dict(averaged.module.state_dict())
-    with torch.no_grad():
-        score = task.evaluate(model)
-    return Training(losses, score, time.perf_counter() - start)
+    return losses

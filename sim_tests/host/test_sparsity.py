@@ -10,12 +10,12 @@ from torch.nn.functional import one_hot
 from benchmarks.ragged import BATCH, FEATURES, Meter, RaggedModel, batches
 from benchmarks.sparse_models import ActivationMask, Classifier, characters_task
 from benchmarks.sparse_products import attention, engine_cycles, packed_cycles, packed_groups
-from benchmarks.sparse_training import Pruner, Setting, cubic, train, trained
+from benchmarks.sparse_training import Pruner, Setting, cubic, trained
 from benchmarks.sparsity_tables import merged
 from exactum.gen.config import preset
 from exactum.host import offload
 from exactum.host.demo.text import ALPHABET, HELD_OUT, MODULES, read_sources, text_task
-from exactum.host.demo.training import Task
+from exactum.host.demo.training import Task, fit
 
 
 def test_the_schedule_rises_from_nothing_to_its_end_and_stays():
@@ -64,8 +64,8 @@ def test_the_loop_calls_before_and_after_each_step():
     task = Task("digits", data, Classifier, lambda model: 0.0, learning_rate=1e-2)
     calls, model = [], Classifier()
     weights = model.second.weight.detach().clone()
-    train(task, model, lambda step, steps: calls.append(("before", step, steps)),
-          lambda step, steps: calls.append(("after", step, steps)))
+    fit(task, model, before=lambda step, steps: calls.append(("before", step, steps)),
+        after=lambda step, steps: calls.append(("after", step, steps)))
     assert calls == [(name, step, 3) for step in (1, 2, 3) for name in ("before", "after")]
     assert not torch.equal(weights, model.second.weight)
 
