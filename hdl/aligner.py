@@ -9,7 +9,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import delayed, register
-from .bitstream import WidthCode, from_bit, rotated_right
+from .bitstream import FromBit, WidthCode, rotated_right
 from .header import RING_DEPTH, BlockHeader, RingWord
 from .ram import Ram
 
@@ -83,7 +83,7 @@ class Aligner(wiring.Component):
         header, busy = register(BlockHeader), Signal()
         # Of the item: it is the block's last; its step goes on by a word; it is the stream's last.
         left, at_last, goes_on, quits = register(6), register(), register(), register()
-        offset, parts = register(6), register(from_bit.shape)
+        offset, parts = register(6), register(FromBit.shape)
         begins, roomy = Signal(init=1), Signal(init=1)
         again, drops, seeks = Signal(), Signal(), Signal()  # seeks: either
         is_mask, there, steps, ends = Signal(), Signal(), Signal(), Signal()
@@ -117,7 +117,7 @@ class Aligner(wiring.Component):
             if self.block < 64:     # the values begin within the mask's word, or in the next
                 with m.Elif(is_mask):
                     m.d.sync += [offset.eq(next_offset),
-                                 parts.eq(from_bit.parts(next_offset[:6]))]
+                                 parts.eq(FromBit.parts(next_offset[:6]))]
         with m.Elif(again):
             m.d.sync += [again.eq(~there), seeks.eq(~there)]
         with m.Elif(drops):
@@ -126,7 +126,7 @@ class Aligner(wiring.Component):
             new = self.i_header.payload
             m.d.sync += [
                 busy.eq(self.i_header.valid), header.eq(new),
-                left.eq(new.last_item), offset.eq(new.offset), parts.eq(from_bit.parts(new.offset)),
+                left.eq(new.last_item), offset.eq(new.offset), parts.eq(FromBit.parts(new.offset)),
             ]
             m.d.sync += self._item(
                 new, (new.last_item == 0) | new.missing,
@@ -180,7 +180,7 @@ class Aligner(wiring.Component):
         s1_data, s1_offset = register(64), register(3)
         s2_data, s2_offset = register(64), register()
         s3_data = register(64)
-        above = from_bit.mask(parts)
+        above = FromBit.mask(parts)
         m.d.sync += [
             s1_data.eq((lower & above) | (upper & ~above)),
             s1_offset.eq(offset),

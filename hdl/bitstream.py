@@ -13,10 +13,10 @@ from .formats import FORMATS
 from .layouts import CodecWord
 from .queue import Queue
 
-__all__ = ["BitPacker", "Piece", "WidthCode", "by_code", "by_width", "check_block",
-           "code_of", "count_octet", "count_ones",
-           "crossings", "exchange", "from_bit", "later", "ranks", "reached",
-           "rotated_left", "rotated_right", "to_bit"]
+__all__ = ["BitPacker", "FromBit", "Piece", "ToBit", "WidthCode", "by_code", "by_width",
+           "check_block", "code_of", "count_octet", "count_ones", "crossings", "exchange", "later",
+           "next_operation", "ranks", "reached", "rotated_left", "rotated_right"]
+
 
 class WidthCode(enum.Enum, shape=2):
     """The width of an element."""
@@ -68,6 +68,20 @@ def later(m, value, name):
     m.d.sync += [rest.eq(value), valid.eq(value.valid)]
     m.d.comb += [o.eq(rest), o.valid.eq(valid)]
     return o
+
+
+def next_operation(m, port, taken):
+    """One operation waits while another is at work: (it, whether it is there), until ``taken``.
+
+    An operation of no blocks is none.
+    """
+    waiting, waits = register_like(port.payload, name="waiting"), Signal(name="waits")
+    m.d.comb += port.ready.eq(~waits)
+    with m.If(~waits):
+        m.d.sync += [waiting.eq(port.payload), waits.eq(port.valid & (port.payload.blocks != 0))]
+    with m.If(taken):
+        m.d.sync += waits.eq(0)
+    return waiting, waits
 
 
 def reached(value):
@@ -139,7 +153,7 @@ def rotated_right(word, amount):
     return rotated_left(word, [(bit, len(word) - places) for bit, places in amount])
 
 
-class from_bit:
+class FromBit:
     """64 bits that are set from bit ``position`` (0 to 64) on; in two steps.
 
     ``parts`` is to be put into a register of that shape; ``mask`` makes the bits of it.
@@ -158,7 +172,7 @@ class from_bit:
                    for i in range(8) for j in range(8))
 
 
-class to_bit(from_bit):
+class ToBit(FromBit):
     """64 bits that are set up to bit ``position`` (0 to 64), that not included."""
 
     @staticmethod
@@ -227,7 +241,7 @@ class BitPacker(wiring.Component):
 
         # Stages 1 to 3: bits are rotated to their places, `above` those that are held.
         s1_data, s1_rotation, s1_position = register(64), register(6), register(range(65))
-        s2_data, s2_rotation, s2_parts = register(64), register(4), register(from_bit.shape)
+        s2_data, s2_rotation, s2_parts = register(64), register(4), register(FromBit.shape)
         s3_data, s3_rotation, s3_above = register(64), register(2), register(64)
         s4_data, s4_above = register(64), register(64)
         # A missing bit has a place, one below.
@@ -239,10 +253,10 @@ class BitPacker(wiring.Component):
             s1_position.eq(held + Cat(first ^ late, behind.replicate(6))),
             s2_data.eq(rotated_left(s1_data, [(s1_rotation[0], 1), (s1_rotation[1], 2)])),
             s2_rotation.eq(s1_rotation[2:]),
-            s2_parts.eq(from_bit.parts(s1_position)),
+            s2_parts.eq(FromBit.parts(s1_position)),
             s3_data.eq(rotated_left(s2_data, [(s2_rotation[0], 4), (s2_rotation[1], 8)])),
             s3_rotation.eq(s2_rotation[2:]),
-            s3_above.eq(from_bit.mask(s2_parts)),
+            s3_above.eq(FromBit.mask(s2_parts)),
             s4_data.eq(rotated_left(s3_data, [(s3_rotation[0], 16), (s3_rotation[1], 32)])),
             s4_above.eq(s3_above),
         ]

@@ -19,6 +19,7 @@ from .bitstream import (
     check_block,
     code_of,
     later,
+    next_operation,
 )
 from .layouts import CodecOperation, CodecWord
 from .ram import Ram
@@ -77,14 +78,15 @@ class Loader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        waiting, waits = register(CodecOperation), Signal()
+        starts = Signal()
+        waiting, waits = next_operation(m, self.i_operation, starts)
         blocks, loads = register(24), Signal()
         code, place, last_place = register(WidthCode), Signal(5), register(5)
         word = Signal(SqueezerWord)
 
         accepts, ends, final = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.i_operation.ready.eq(~waits),
+            starts.eq(waits & (~loads | (accepts & ends & final))),
             self.i.ready.eq(loads & self.roomy),
             accepts.eq(self.i.valid & self.i.ready),
             ends.eq(place == last_place),
@@ -98,18 +100,12 @@ class Loader(wiring.Component):
             word.final.eq(final),
             self.o.eq(later(m, word, "s1")),
         ]
-        with m.If(self.i_operation.ready):
-            m.d.sync += [
-                waiting.eq(self.i_operation.payload),
-                waits.eq(self.i_operation.valid & (self.i_operation.payload.blocks != 0)),
-            ]
         with m.If(accepts):
             m.d.sync += place.eq(Mux(ends, 0, place + 1))
             with m.If(ends):
                 m.d.sync += [blocks.eq(blocks - 1), loads.eq(~final)]
-        with m.If(waits & (~loads | (accepts & ends & final))):
+        with m.If(starts):
             m.d.sync += [
-                waits.eq(0),
                 loads.eq(1),
                 blocks.eq(waiting.blocks),
                 code.eq(code_of(waiting.format)),

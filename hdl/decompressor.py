@@ -74,7 +74,7 @@ class Decompressor(wiring.Component):
         m.submodules.headers = headers = Queue(BlockHeader, after=4)
         m.submodules.blocks = blocks = Queue(BlockStart, after=5)
         m.submodules.goods = goods = Queue(1, after=4)
-        m.submodules.items = items = Queue(Item, after=0)
+        m.submodules.items = items = Queue(Item, after=0)  # the aligner counts what is in it
         m.submodules.words = words = Queue(PlainWord, after=7)
 
         come, stored, roomy = Signal(RingWord), Signal(range(RING_DEPTH)), Signal(init=1)

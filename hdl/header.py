@@ -10,7 +10,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import delayed, register, register_like, tree_sum
-from .bitstream import WidthCode, by_code, code_of, count_octet, from_bit, to_bit
+from .bitstream import FromBit, ToBit, WidthCode, by_code, code_of, count_octet, next_operation
 from .layouts import CodecOperation
 from .queue import Queue
 from .ram import Ram
@@ -167,18 +167,11 @@ class HeaderReader(wiring.Component):
 
     def _operation(self, m, starts, block_ends):
         """The operation at work, while one waits: its element width; this block is its last."""
-        waiting, waits = register(CodecOperation), Signal()
+        waiting, _ = next_operation(m, self.i_operation, starts)
         blocks, code, is_final = register(24), register(WidthCode), register()
-        m.d.comb += self.i_operation.ready.eq(~waits)
-        with m.If(~waits):
-            m.d.sync += [
-                waiting.eq(self.i_operation.payload),
-                waits.eq(self.i_operation.valid & (self.i_operation.payload.blocks != 0)),
-            ]
         m.d.sync += is_final.eq(blocks == 1)
         with m.If(starts):
             m.d.sync += [
-                waits.eq(0),
                 blocks.eq(waiting.blocks),
                 code.eq(code_of(waiting.format)),
             ]
@@ -232,10 +225,10 @@ class HeaderReader(wiring.Component):
         which part.
         """
         s1_end, s1_begin, s1_second = register(range(65)), register(6), register()
-        s2_parts, s3_tail, s2_edge = register(from_bit.shape), register(8), register(3)
+        s2_parts, s3_tail, s2_edge = register(FromBit.shape), register(8), register(3)
         m.d.sync += [
             s1_end.eq(offset + 1), s1_begin.eq(offset), s1_second.eq(found),
-            s2_parts.eq(Mux(s1_second, to_bit.parts(s1_end), from_bit.parts(s1_begin))),
+            s2_parts.eq(Mux(s1_second, ToBit.parts(s1_end), FromBit.parts(s1_begin))),
             s2_edge.eq(Mux(s1_second, s1_end[3:], s1_begin[3:])),
             s3_tail.eq(s2_parts.tail),
         ]
@@ -243,15 +236,15 @@ class HeaderReader(wiring.Component):
 
     def _split_short(self, m, word, offset, found, in_header):
         """As ``_split``, for a mask that may end within the word in which it begins."""
-        parts, until = register(from_bit.shape), register(from_bit.shape)
+        parts, until = register(FromBit.shape), register(FromBit.shape)
         s2_within = register(64)
         end = Signal(range(128))
         m.d.comb += end.eq(offset + 1 + self.block)
         m.d.sync += [
-            parts.eq(from_bit.parts(Mux(found, 0, offset))),
-            until.eq(to_bit.parts(Mux(found, Mux(end[6], end[:6], 0),
+            parts.eq(FromBit.parts(Mux(found, 0, offset))),
+            until.eq(ToBit.parts(Mux(found, Mux(end[6], end[:6], 0),
                                       Mux(end[6] | ~in_header, 64, end)))),
-            s2_within.eq(from_bit.mask(parts) & to_bit.mask(until)),
+            s2_within.eq(FromBit.mask(parts) & ToBit.mask(until)),
         ]
         return word & s2_within, C(0xFF, 8), offset[3:], C(0, 8)
 

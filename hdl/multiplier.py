@@ -10,7 +10,7 @@ __all__ = ["MULTIPLIER_LATENCY", "Multiplier"]
 
 MULTIPLIER_LATENCY = 4
 """Cycles from the factors to their product: registers before, within and behind, and one on the way
-from there: of an ECP5's fabric, since its multipliers stand in two rows, away from what follows."""
+from there: of an ECP5's fabric, since its multipliers stand in rows of their own."""
 
 
 class Multiplier(wiring.Component):
@@ -48,17 +48,15 @@ class Multiplier(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        o, s3_o = register(2 * self.width), Signal(2 * self.width)
+        s3_o, o = register(2 * self.width), register(2 * self.width)
         m.d.comb += self.o.eq(o)
         m.d.sync += o.eq(s3_o)
         if self.target == "ecp5":
             m.submodules.mult = self._mult18x18d(s3_o)
         else:
             s1_a, s1_b = register(self.width), register(self.width)
-            s2_o, product = register(2 * self.width), register(2 * self.width)
-            m.d.sync += [s1_a.eq(self.a), s1_b.eq(self.b), s2_o.eq(s1_a * s1_b),
-                         product.eq(s2_o)]
-            m.d.comb += s3_o.eq(product)
+            s2_o = register(2 * self.width)
+            m.d.sync += [s1_a.eq(self.a), s1_b.eq(self.b), s2_o.eq(s1_a * s1_b), s3_o.eq(s2_o)]
         return m
 
     def _mult18x18d(self, product):

@@ -65,15 +65,15 @@ class ResultBuffer(wiring.Component):
         m.submodules.memory = mem = Ram(width=Result.size, depth=self.depth, target=self.target)
         write, read, s1_valid = Signal(range(self.depth)), Signal(range(self.depth)), Signal()
         # How many wait, less one: its sign says that none does.
-        waiting, comes, goes = Signal(range(-1, self.depth), init=-1), self.i.valid, Signal()
+        waiting, goes = Signal(range(-1, self.depth), init=-1), Signal()
         m.d.comb += [
             mem.i_address.eq(write), mem.i_data.eq(self.i.payload), mem.write.eq(self.i.valid),
             mem.address.eq(read), mem.read.eq(self.o.ready | ~self.o.valid),
             self.o.payload.as_value().eq(mem.o),
+            goes.eq(mem.read & (waiting >= 0)),
         ]
-        m.d.comb += goes.eq(mem.read & (waiting >= 0))
-        m.d.sync += [write.eq(write + comes), read.eq(read + goes),
-                     waiting.eq(waiting + (comes - goes))]
+        m.d.sync += [write.eq(write + self.i.valid), read.eq(read + goes),
+                     waiting.eq(waiting + (self.i.valid - goes))]
         with m.If(mem.read):
             m.d.sync += [s1_valid.eq(waiting >= 0), self.o.valid.eq(s1_valid)]
         return m

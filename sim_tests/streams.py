@@ -19,7 +19,8 @@ from amaranth.sim import Simulator
 
 from exactum.benches.stalls import PATTERNS, alternate, bursts, flowing, sparse
 
-__all__ = ["PATTERNS", "alternate", "bursts", "flowing", "get", "pack", "put", "simulate", "sparse"]
+__all__ = ["PATTERNS", "alternate", "bursts", "fill", "flowing", "get", "pack", "put", "simulate",
+           "sparse"]
 
 
 def pack(layout, **fields):
@@ -47,6 +48,20 @@ async def put(ctx, port, items, stall=None, *, stamps=None):
         if stamps is not None:
             stamps.append(cycle - 1)
         ctx.set(port.valid, 0)
+
+
+async def fill(ctx, port, items, patience=60):
+    """Send packed ints until one has waited ``patience`` cycles: how many were accepted."""
+    payload = Value.cast(port.payload)
+    for count, item in enumerate(items):
+        ctx.set(payload, item)
+        ctx.set(port.valid, 1)
+        for _ in range(patience):
+            if (await ctx.tick().sample(port.ready))[2]:
+                break
+        else:
+            return count
+    return len(items)
 
 
 async def get(ctx, port, count, stall=None, *, stamps=None):

@@ -15,13 +15,13 @@ from exactum.benches.codec_cases import (
     zero_fraction,
 )
 from exactum.hdl import compressor, squeezer
-from exactum.hdl.bitstream import WidthCode, from_bit
+from exactum.hdl.bitstream import FromBit, WidthCode
 from exactum.hdl.compressor import Compressor, Sender
 from exactum.hdl.formats import FORMATS
 from exactum.hdl.layouts import CodecOperation, CodecWord
 from exactum.hdl.squeezer import SqueezerDone
 from exactum.host.codec import compress, compress_cycles, plain_words
-from sim_tests.streams import PATTERNS, get, pack, put, simulate
+from sim_tests.streams import PATTERNS, fill, get, pack, put, simulate
 
 
 def run(tensors, block=64, stalls=("flowing", "flowing"), one_by_one=False):
@@ -156,18 +156,10 @@ def test_a_stall_holds_up_the_input_when_some_blocks_wait(name, zeros, blocks):
         await put(ctx, dut.i_operation, [pack(CodecOperation, format=format_of(x).code, blocks=26)])
 
     async def source(ctx):
-        for word in plain_words(x):
-            ctx.set(dut.i.payload, word)
-            ctx.set(dut.i.valid, 1)
-            waited = 0
-            while not (await ctx.tick().sample(dut.i.ready))[2]:
-                waited += 1
-                if waited == 60:
-                    return
-            came.append(word)
+        came.append(await fill(ctx, dut.i, plain_words(x)))
 
     simulate(dut, operation_source, source)
-    assert len(came) // FORMATS[name].width == blocks   # a block has as many words as that has bits
+    assert came[0] // FORMATS[name].width == blocks   # a block has as many words as that has bits
 
 
 def test_the_first_piece_of_a_block_follows_8_cycles_after_it_is_done():
@@ -201,7 +193,7 @@ def test_illegal_blocks_are_refused(block, error):
 
 
 KEEP, RANKS, CROSSINGS = squeezer.keep_bytes, squeezer.ranks, squeezer.crossings
-PARTS = from_bit.parts
+PARTS = FromBit.parts
 MIXED = [zero_fraction(name, 128, 0.4) for name in ("e4m3", "fp16", "fp32")]
 MUTANTS = {
     "the sign bit counts": (
@@ -218,7 +210,7 @@ MUTANTS = {
         compressor, "saves", lambda size, limit: size <= limit,
         [tensor_of("e4m3", CASES["as many zeros as its mask costs"])]),
     "what is held begins a bit too late": (
-        from_bit, "parts", staticmethod(lambda position: PARTS(position + 1)), MIXED),
+        FromBit, "parts", staticmethod(lambda position: PARTS(position + 1)), MIXED),
 }
 
 

@@ -18,7 +18,7 @@ from exactum.hdl.decompressor import Decompressor
 from exactum.hdl.formats import FORMATS
 from exactum.hdl.layouts import CodecOperation, CodecWord, PlainWord
 from exactum.host.codec import compress, decompress_cycles, read_stream
-from sim_tests.streams import PATTERNS, get, pack, put, simulate
+from sim_tests.streams import PATTERNS, fill, get, pack, put, simulate
 
 
 def answer(format, words, blocks, block=64):
@@ -105,18 +105,10 @@ def test_a_stall_holds_up_the_input_when_some_words_wait(name, zeros, expected):
         await put(ctx, dut.i_operation, [pack(CodecOperation, format=format.code, blocks=blocks)])
 
     async def source(ctx):
-        for word in words:
-            ctx.set(Value.cast(dut.i.payload), pack(CodecWord, data=word))
-            ctx.set(dut.i.valid, 1)
-            waited = 0
-            while not (await ctx.tick().sample(dut.i.ready))[2]:
-                waited += 1
-                if waited == 60:
-                    return
-            came.append(word)
+        came.append(await fill(ctx, dut.i, [pack(CodecWord, data=word) for word in words]))
 
     simulate(dut, operation_source, source)
-    assert len(came) == expected
+    assert came == [expected]
 
 
 @pytest.mark.parametrize("name", FORMATS)
