@@ -148,15 +148,17 @@ def _compare(make: Callable[..., Task], count: int, config: Configuration, seed:
 
 
 def _together(comparisons: list[Comparison]) -> Report:
-    """One report of all trainings; each layer's name begins with its task's."""
+    """One report of trainings one after the other; each layer's name begins with its task's."""
     def named(rows: Any, task: Task) -> list[Any]:
         return [replace(row, layer=f"{task.name}: {_LAYERS.get(row.layer, row.layer)}")
                 for row in rows]
 
-    rows, fallbacks = [], []
+    rows, fallbacks, calls = [], [], 0
     for comparison in comparisons:
-        rows += named(comparison.report.rows, comparison.task)
+        rows += [replace(row, history=row.history.behind(calls))
+                 for row in named(comparison.report.rows, comparison.task)]
         fallbacks += named(comparison.report.fallbacks, comparison.task)
+        calls += comparison.report.total("calls")
     return replace(comparisons[0].report, fallbacks=tuple(fallbacks),
                    rows=tuple(sorted(rows, key=lambda row: -row.cycles)))
 

@@ -71,6 +71,14 @@ class History:
         """One that does not go on counting."""
         return History([Stretch(**vars(stretch)) for stretch in self.stretches], self.each)
 
+    def behind(self, calls: int) -> "History":
+        """The same, of a session that follows one of so many calls."""
+        found = self.copy()
+        for stretch in found.stretches:
+            stretch.first += calls
+            stretch.last += calls
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         """Calls of a stretch; and of each stretch its first and last call in the session, its
         density and its share of the dense cycles."""

@@ -59,6 +59,15 @@ def test_stretches_add_up_and_stay_few(calls):
         place += stretch.calls
 
 
+def test_a_session_behind_another_is_drawn_behind_it():
+    first, second = lasting(100, range(40)), lasting(10, range(20))
+    x, y = line([row(first), row(second.behind(40), formats="fp16 × fp16")])
+    assert all(density == (100 if place < 100 * 40 / 60 else 10)
+               for place, density in zip(x, y, strict=True)
+               if abs(place - 100 * 40 / 60) > 2)
+    assert second.stretches[0].first == 0               # itself it stays where it is
+
+
 def test_a_copy_stays_as_it_is():
     found = filled(3)
     copy = found.copy()
