@@ -21,7 +21,7 @@ class Accumulate(wiring.Component):
 
     With ``carry`` = ``negative`` that is the sum plus or minus the magnitude, modulo 2^width. A
     wider sum is cut in halves, since a carry takes 71 ps for two bits: the lower half's carry goes
-    through a register to the upper half, which adds a cycle later.
+    through registers to the upper half, which adds later.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .accumulate import Accumulate
-from .arithmetic import any_of, register, register_like
+from .arithmetic import any_of, delayed, register, register_like
 
 __all__ = ["Column", "product_flags"]
 
@@ -58,29 +58,30 @@ class Column(wiring.Component):
                      s2_flags.eq(s1_flags)]
         s2_lost = self._lost(m, s1_product, s2_flags.group[2:])
 
-        # Accumulate; max_k products stay within the window. The upper half does all a cycle later.
+        # Accumulate; max_k products stay within the window. The upper half adds two cycles later:
+        # its chain may be placed far away, and so the carry has a register at either end.
         half = geometry.lower_width
-        s3, drained = register(geometry.drained), register(geometry.drained)
-        s3_carry, s3_magnitude, s3_negative, s3_clear, s1_capture = (
-            register(), register(max(0, width - half)), register(), register(), register())
+        s3, s4, drained = (register(geometry.drained) for _ in range(3))
+        s3_carry, s4_capture = register(), register()
         lower = self._add(m, "lower", s3.sum[:half], self.clear, s2_magnitude[:half],
                           s2_flags.negative, s2_flags.negative)
-        upper = self._add(m, "upper", s3.sum[half:], s3_clear, s3_magnitude, s3_negative, s3_carry)
+        upper = self._add(m, "upper", s4.sum[half:], *(
+            delayed(m, value, cycles, f"upper_{name}") for name, value, cycles in (
+                ("clear", self.clear, 2), ("magnitude", s2_magnitude[half:], 2),
+                ("negative", s2_flags.negative, 2), ("carry", s3_carry, 1))))
         m.d.sync += [
-            Cat(s3.sum[:half], s3_carry).eq(lower),
-            s3_magnitude.eq(s2_magnitude[half:]), s3_negative.eq(s2_flags.negative),
-            s3_clear.eq(self.clear), s1_capture.eq(self.capture),
-            s3.sum[half:].eq(upper),
+            Cat(s3.sum[:half], s3_carry).eq(lower), s4.sum[:half].eq(s3.sum[:half]),
+            s4.sum[half:].eq(upper), s4_capture.eq(self.capture),
         ]
         for name, value in (("nan", s2_flags.nan), ("lost", s2_lost),
                             ("positive_infinity", s2_flags.positive_infinity),
                             ("negative_infinity", s2_flags.negative_infinity)):
-            m.d.sync += s3[name].eq((s3[name] & ~self.clear) | value)
+            m.d.sync += [s3[name].eq((s3[name] & ~self.clear) | value), s4[name].eq(s3[name])]
             with m.If(self.capture):
-                m.d.sync += drained[name].eq(s3[name])
-        for part, captures in ((slice(0, half), self.capture), (slice(half, None), s1_capture)):
+                m.d.sync += drained[name].eq(s4[name])
+        for part, captures in ((slice(0, half), self.capture), (slice(half, None), s4_capture)):
             with m.If(captures):
-                m.d.sync += drained.sum[part].eq(s3.sum[part])
+                m.d.sync += drained.sum[part].eq(s4.sum[part])
         m.d.comb += self.drained.eq(drained)
         return m
 

@@ -18,8 +18,8 @@ DECODE_LATENCY = 4
 OPERAND_LATENCY = DECODE_LATENCY + 2
 """Cycles from the issue of an element of A to the multipliers' ports: scale, decode, broadcast."""
 
-LANE_LATENCY = MULTIPLIER_LATENCY + 3
-"""Cycles from the operands to the accumulator: multiply, align in two steps, add."""
+LANE_LATENCY = MULTIPLIER_LATENCY + 4
+"""Cycles from the operands to the sum: multiply, align in two steps, add, wait for the carry."""
 
 ROUND_LATENCY = 21
 """Cycles from a sum to its rounded result."""
@@ -154,7 +154,7 @@ class Geometry:
 
     @cached_property
     def lower_width(self):
-        """Bits of the lower half of a sum: the upper one is added a cycle later (`Accumulate`)."""
+        """Bits of the lower half of a sum: the upper one is added later (`Accumulate`)."""
         return self.accumulator_width // 2
 
     @cached_property

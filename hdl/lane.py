@@ -60,7 +60,7 @@ class DrainStep(wiring.Component):
         self.geometry = geometry
         super().__init__({
             "drained": In(data.ArrayLayout(geometry.drained, COLUMNS)),
-            "i_selected": In(1), "o_selected": Out(1),
+            "i_selected": In(1), "o_selected": Out(1), "reset": In(1),
             "i": In(geometry.drained), "o": Out(geometry.drained),
         })
 
@@ -68,8 +68,10 @@ class DrainStep(wiring.Component):
         m = Module()
         selected = [self.i_selected]
         for number in range(1, COLUMNS + 1):
-            stage = Signal(name=f"s{number}_selected")
+            stage = register(name=f"s{number}_selected")
             m.d.sync += stage.eq(selected[-1])
+            with m.If(self.reset):
+                m.d.sync += stage.eq(0)
             selected.append(stage)
         m.d.comb += self.o_selected.eq(selected[COLUMNS - 1])
         # And and or: a look-up table takes two columns, or three partial results.
@@ -124,7 +126,9 @@ class Lane(wiring.Component):
         Column 0 is to leave; the others follow.
     i_sums : In(geometry.drained)
         What the lane behind drains; zeros, if there is none.
-    o_word, o_address, o_a, o_capture, o_selected : Out
+    i_reset : In(1)
+        Forget what is selected. The reset goes from lane to lane, too: it overtakes the selection.
+    o_word, o_address, o_a, o_capture, o_selected, o_reset : Out
         The same for the lane behind: a cycle later, ``o_selected`` three cycles.
     o_sums : Out(geometry.drained)
         What this lane and those behind drain.
@@ -143,7 +147,7 @@ class Lane(wiring.Component):
     def __init__(self, *, geometry, number):
         self.geometry, self.number = geometry, number
         chain = {"word": lane_word(geometry), "address": range(2 * geometry.b_depth),
-                 "a": broadcast(geometry), "capture": 1, "selected": 1}
+                 "a": broadcast(geometry), "capture": 1, "selected": 1, "reset": 1}
         super().__init__(
             {f"i_{name}": In(shape) for name, shape in chain.items()}
             | {f"o_{name}": Out(shape) for name, shape in chain.items()}
@@ -152,34 +156,45 @@ class Lane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         geometry = self.geometry
-        for name in ("word", "address", "a"):
+        for name in ("word", "address", "a", "capture", "reset"):
             value = getattr(self, f"i_{name}")
             m.d.comb += getattr(self, f"o_{name}").eq(delayed(m, value, 1, name))
-        m.d.sync += self.o_capture.eq(self.i_capture)
         b = self._memory(m)
         m.submodules.drain = drain = DrainStep(geometry=geometry)
         m.d.comb += [drain.i_selected.eq(self.i_selected), drain.i.eq(self.i_sums),
+                     drain.reset.eq(self.o_reset),
                      self.o_selected.eq(drain.o_selected), self.o_sums.eq(drain.o)]
-        clear = delayed(m, self.o_a.clear, MULTIPLIER_LATENCY + 1, "clear")
+        clear = delayed(m, self.o_a.clear, MULTIPLIER_LATENCY, "clear")
         for number in range(COLUMNS):
             m.submodules[f"multiplier_{number}"] = multiplier = Multiplier(
                 width=geometry.multiplier_width, target=geometry.target)
             m.submodules[f"column_{number}"] = column = Column(geometry=geometry)
             flags = self._flags(m, b[number], number)
-            # A register for each column: it has a load for each bit of the accumulator. Were they
-            # not told apart by what reset does to them, Yosys would make one of all four.
-            column_clear = Signal(init=number % 2, reset_less=number > 1, name=f"clear_{number}")
-            m.d.sync += column_clear.eq(clear)
             m.d.comb += [
                 multiplier.a.eq(self.o_a.high if number < 2 else self.o_a.low),
                 multiplier.b.eq(b[number].significand),
                 column.product.eq(multiplier.o),
                 column.flags.eq(delayed(m, flags, MULTIPLIER_LATENCY - 1, f"flags_{number}")),
-                column.clear.eq(column_clear),
+                column.clear.eq(self._clear(m, clear, number)),
                 column.capture.eq(self.i_capture),
                 drain.drained[number].eq(column.drained),
             ]
         return m
+
+    def _clear(self, m, clear, number):
+        """``clear`` for a column, two cycles later: registers of its own, which stand beside it.
+
+        They have a load for each bit of the accumulator. Were the columns' not told apart by what
+        reset does to them, Yosys would make one of all four.
+        """
+        for step in range(2):
+            stage = register(init=number % 2, name=f"clear_{number}_{step}")
+            m.d.sync += stage.eq(clear)
+            if number < 2:
+                with m.If(self.o_reset):
+                    m.d.sync += stage.eq(number)
+            clear = stage
+        return clear
 
     def _memory(self, m):
         """The operands of B at the address, in registers: from memory to multiplier is far."""

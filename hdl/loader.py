@@ -60,7 +60,7 @@ class Loader(wiring.Component):
         super().__init__({
             "i_operation": In(stream.Signature(Operation)),
             "i_b": In(stream.Signature(WORD_WIDTH)),
-            "is_free": In(1),
+            "is_free": In(2),
             "number": Out(2),
             "tiles": Out(data.ArrayLayout(Tile, 2)),
             "o_anchors": Out(anchors),
@@ -82,9 +82,13 @@ class Loader(wiring.Component):
         ends_row = Signal(init=lanes == 1)  # the word is that of the last lane
         is_done = Mux(is_anchors, is_empty, rows_beyond < 0)
         takes = is_busy & self.i_b.valid
+        # Whose bank is the next one's, and whether that is free, is worked out a cycle before.
+        finishes, may_accept = Signal(), Signal()
+        m.d.comb += finishes.eq(takes & ends_row & is_done)
+        m.d.sync += may_accept.eq(self.is_free.bit_select(bank ^ finishes, 1))
         m.d.comb += [
             self.i_b.ready.eq(is_busy),
-            self.i_operation.ready.eq(~is_busy & self.is_free),
+            self.i_operation.ready.eq(~is_busy & may_accept),
         ]
         # What follows from an operation is worked out in the cycle after.
         new, accepts, s1_accepts = self.i_operation.payload, Signal(), Signal()
@@ -106,8 +110,8 @@ class Loader(wiring.Component):
                     operation, is_first, is_anchors, row)), row.eq(row + ~is_anchors)]
                 with m.If(~is_anchors):
                     m.d.sync += rows_beyond.eq(rows_beyond - 1)
-                with m.If(is_done):
-                    m.d.sync += [is_busy.eq(0), self.number.eq(self.number + 1)]
+            with m.If(finishes):
+                m.d.sync += [is_busy.eq(0), self.number.eq(self.number + 1)]
         with m.If(s1_accepts):  # its first words are anchors: no row of indices ends yet
             m.d.sync += [row.eq(0), rows_beyond.eq(all_beyond),
                          *self._tile(tiles[bank], operation, wide)]
@@ -117,7 +121,7 @@ class Loader(wiring.Component):
         m.d.comb += [
             place.bank.eq(bank), place.row.eq(row), place.lane.eq(lane),
             place.wide.eq(wide),
-            place.write.eq(takes & ~is_anchors), place.done.eq(takes & ends_row & is_done),
+            place.write.eq(takes & ~is_anchors), place.done.eq(finishes),
         ]
         m.d.comb += self.o_place.eq(delayed(m, place, DECODE_LATENCY, "place", reset_less=False))
         self._decode(m, anchors, operation.format_b)

@@ -75,11 +75,14 @@ class Queue(wiring.Component):
         ]
         m.d.sync += [
             end.eq(end + self.i.valid),
-            begin.eq(begin + goes),
-            waiting.eq(waiting + (self.i.valid - goes)),
+            # ``goes`` comes late: it only chooses.
+            waiting.eq(Mux(goes, Mux(self.i.valid, waiting, waiting - 1),
+                           Mux(self.i.valid, waiting + 1, waiting))),
             # Of the cycle between a payload and the fall that it causes one more is not counted.
             self.roomy.eq(waiting < self.depth - 2 - self.after),
         ]
+        with m.If(goes):
+            m.d.sync += begin.eq(begin + 1)
         with m.If(moves):
             m.d.sync += [self.o.valid.eq(waiting >= 0), payload.eq(read.data)]
         return m

@@ -22,7 +22,7 @@ from .unpacker import ValueUnpacker, element_layout
 
 __all__ = ["SKIPPER_LATENCY", "Skipper"]
 
-SKIPPER_LATENCY = 12
+SKIPPER_LATENCY = 13
 """Cycles from a window to its first token."""
 
 CHUNK = 8
@@ -51,13 +51,17 @@ def chunks_of(bits):
     return [bits.word_select(n, CHUNK) for n in range(len(bits) // CHUNK)]
 
 
-def more_than_one(bits):
-    """Whether more than one bit is set: two levels of four-input functions for eight bits."""
-    if len(bits) < 2:
+def at_least(number, bits):
+    """Whether so many bits are set: two levels of four-input functions for eight bits."""
+    if number == 0:
+        return Const(1)
+    if number > len(bits):
         return Const(0)
+    if len(bits) == 1:
+        return bits
     half = len(bits) // 2
-    low, high = bits[:half], bits[half:]
-    return (low.any() & high.any()) | more_than_one(low) | more_than_one(high)
+    return any_of(at_least(n, bits[:half]) & at_least(number - n, bits[half:])
+                  for n in range(number + 1))
 
 
 def one_of(selected, values):
@@ -68,7 +72,8 @@ def one_of(selected, values):
 class Picker(wiring.Component):
     """Gives the bits that are set one by one, the lowest first; of none, one that is no bit.
 
-    What comes next is known from the step before, so that ``i.ready`` waits for no search.
+    What comes next is known from the step before, and whether it may: registers say that the next
+    bits are taken, and that they are awaited, and neither a search nor a stall is waited for.
 
     Parameters
     ----------
@@ -81,49 +86,64 @@ class Picker(wiring.Component):
     -------
     i : In(stream of StructLayout({"bits": width, "along": shape}))
         Bits, and what they belong to.
-    o : Out(stream of StructLayout({"bit": width, "is_last": 1, "along": shape}))
+    go : In(1)
+        A bit may be given in the next cycle.
+    o : Out(stream of StructLayout({"bit": width, "is_last": 1, "along": shape}), always ready)
         ``bit``: the one that is meant, alone.
 
     Timing
     ------
-    Latency 2 cycles while ``o.ready``, which may not wait for ``o.valid``; max(1, bits that are
-    set) cycles, and the next bits without a pause. ``o`` comes from registers; ``i.ready`` follows
-    from ``o.ready``.
+    Latency 2 cycles while ``go``; max(1, bits that are set) cycles, and the next bits without a
+    pause. ``i.ready`` is a register, ``o`` follows from registers.
     """
 
     def __init__(self, *, width, shape):
         super().__init__({
             "i": In(stream.Signature(data.StructLayout({"bits": width, "along": shape}))),
+            "go": In(1),
             "o": Out(stream.Signature(
-                data.StructLayout({"bit": width, "is_last": 1, "along": shape}))),
+                data.StructLayout({"bit": width, "is_last": 1, "along": shape}),
+                always_ready=True)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        # What is given, what is left of it, and the same of the bits that come next.
-        s1_valid, s1, s1_others = (
-            Signal(), register_like(self.o.payload), register_like(self.i.payload.bits))
-        o, others, moves = register_like(self.o.payload), register_like(s1_others), Signal()
-        ends = Signal(init=1)  # what is given is the last bit, or nothing
+        # What is given, what is left of it, and the same of the bits that come next. ``ends``: what
+        # is given is the last bit, or nothing; ``left_ends``: of what is left, the same.
+        s1_valid, s1, s1_left, s1_left_ends = (
+            Signal(), register_like(self.o.payload), register_like(self.i.payload.bits), register())
+        valid, o, left, left_ends = (
+            Signal(), register_like(s1), register_like(s1_left), register())
+        ends, goes, moves, ready = Signal(init=1), Signal(), Signal(), Signal(init=1)
+        ends_next, moves_next = Signal(), Signal()
+        bits = self.i.payload.bits
         m.d.comb += [
             self.o.payload.eq(o),
             self.o.payload.is_last.eq(ends),
-            moves.eq(self.o.ready & ends),
-            self.i.ready.eq(~s1_valid | moves),
+            self.o.valid.eq(valid & goes),
+            self.i.ready.eq(ready),
+            ends_next.eq(Mux(moves, s1.is_last | ~s1_valid, Mux(goes, left_ends, ends))),
+            moves_next.eq(self.go & ends_next),
         ]
 
-        def pick(bit, is_last, rest, bits):
-            left = without_lowest(bits)
-            return [bit.eq(bits & ~left), is_last.eq(~more_than_one(bits)), rest.eq(left)]
+        def pick(bits):
+            """The lowest bit, the others, and whether those are one at most."""
+            others = without_lowest(bits)
+            return Cat(bits & ~others, others, ~at_least(3, bits))
 
-        with m.If(self.i.ready):
-            m.d.sync += [s1_valid.eq(self.i.valid), s1.along.eq(self.i.payload.along),
-                         *pick(s1.bit, s1.is_last, s1_others, self.i.payload.bits)]
+        m.d.sync += [
+            ends.eq(ends_next), goes.eq(self.go), moves.eq(moves_next),
+            ready.eq(~Mux(ready, self.i.valid, s1_valid) | moves_next),
+        ]
+        with m.If(ready):
+            m.d.sync += [
+                s1_valid.eq(self.i.valid), s1.along.eq(self.i.payload.along),
+                s1.is_last.eq(~at_least(2, bits)), Cat(s1.bit, s1_left, s1_left_ends).eq(pick(bits)),
+            ]
         with m.If(moves):
-            m.d.sync += [self.o.valid.eq(s1_valid), o.eq(s1), others.eq(s1_others),
-                         ends.eq(s1.is_last | ~s1_valid)]
-        with m.Elif(self.o.ready):
-            m.d.sync += pick(o.bit, ends, others, others)
+            m.d.sync += [valid.eq(s1_valid), o.eq(s1), left.eq(s1_left), left_ends.eq(s1_left_ends)]
+        with m.Elif(goes):
+            m.d.sync += Cat(o.bit, left, left_ends).eq(pick(left))
         return m
 
 
@@ -158,7 +178,7 @@ class Skipper(wiring.Component):
     ------
     A window takes max(1, elements that count) cycles, and the next one follows without a bubble:
     a row takes the sum of that over its windows. From a window's transfer to its first token's:
-    ``SKIPPER_LATENCY`` (12) cycles. ``o`` and ``i_mask.ready`` come from registers;
+    ``SKIPPER_LATENCY`` (13) cycles. ``o`` and ``i_mask.ready`` come from registers;
     ``i_values.ready`` follows from registers, and from no port.
 
     Raises
@@ -205,12 +225,12 @@ class Skipper(wiring.Component):
         wiring.connect(m, unpacker.o, wiring.flipped(self.o))
         s3_valid, s3 = Signal(), register(element_layout(self.max_k, self.scale_block))
         m.d.comb += [
-            elements.o.ready.eq(unpacker.has_room),
+            elements.go.eq(unpacker.has_room),
             unpacker.i.valid.eq(s3_valid),
             unpacker.i.payload.eq(s3),
         ]
         m.d.sync += [
-            s3_valid.eq(elements.o.valid & elements.o.ready),
+            s3_valid.eq(elements.o.valid),
             s3.takes_value.eq((bit & chunk.nonzero).any()),
             s3.format.eq(chunk.format),
             s3.index.eq(Cat(encode(bit), chunk.place)),
@@ -229,18 +249,23 @@ class Skipper(wiring.Component):
             | ({"scales": mask.scales.shape()} if self.scale_block else {}))
         counts = mask.nonzero | mask.force
 
-        # The window that comes next, and which of its chunks count.
+        # The window that comes next; a cycle later, which of its chunks count.
+        m.submodules.windows = windows = StreamBuffer(window)
         m.submodules.picker = picker = Picker(width=chunks, shape=window)
-        m.submodules.windows = windows = StreamBuffer(picker.i.payload.shape())
-        wiring.connect(m, windows.o, picker.i)
-        new = windows.i.payload
+        new, s0 = windows.i.payload, register_like(picker.i.payload)
         m.d.comb += [
             self.i_mask.ready.eq(windows.i.ready),
             windows.i.valid.eq(self.i_mask.valid),
-            new.bits.eq(Cat(part.any() for part in chunks_of(counts))),
-            new.along.counts.eq(counts),
-            *(new.along[name].eq(mask[name]) for name, _ in window if name != "counts"),
+            new.counts.eq(counts),
+            *(new[name].eq(mask[name]) for name, _ in window if name != "counts"),
+            windows.o.ready.eq(~picker.i.valid | picker.i.ready),
+            picker.i.payload.eq(s0),
         ]
+        with m.If(windows.o.ready):
+            m.d.sync += [
+                picker.i.valid.eq(windows.o.valid), s0.along.eq(windows.o.payload),
+                s0.bits.eq(Cat(part.any() for part in chunks_of(windows.o.payload.counts))),
+            ]
 
         # The window under way, chunk by chunk: once chosen, nothing holds one up.
         s1, selected, is_last = (picker.o.payload[name] for name in ("along", "bit", "is_last"))
@@ -248,20 +273,20 @@ class Skipper(wiring.Component):
         number = Signal(range(chunks))
         s2_valid, chunk = Signal(), register(chunk_layout(self.max_k), name="s2")
         m.d.comb += [
-            picker.o.ready.eq(queue.roomy),
+            picker.go.eq(queue.roomy),
             number.eq(encode(selected)),
             queue.i.valid.eq(s2_valid),
             queue.i.payload.eq(chunk),
         ]
         m.d.sync += [
-            s2_valid.eq(picker.o.valid & picker.o.ready),
+            s2_valid.eq(picker.o.valid),
             chunk.counts.eq(one_of(selected, chunks_of(s1.counts))),
             chunk.nonzero.eq(one_of(selected, chunks_of(s1.nonzero))),
             chunk.last.eq(s1.last & is_last),
             chunk.format.eq(s1.format),
             chunk.place.eq(Cat(number, s1_window)),
         ]
-        with m.If(picker.o.valid & picker.o.ready & is_last):
+        with m.If(picker.o.valid & is_last):
             m.d.sync += s1_window.eq(Mux(s1.last, 0, s1_window + 1))
         if self.scale_block:
             per_scale = self.scale_block // CHUNK

@@ -66,13 +66,13 @@ class TileCursor(wiring.Component):
         with m.If(self.next_row):
             m.d.sync += tile.rows_beyond.eq(tile.rows_beyond - 1)
         with m.If(moves):
-            m.d.sync += [self.o.valid.eq(has_waiting), tile.eq(waiting),
-                         has_waiting.eq(0)]
+            m.d.sync += [self.o.valid.eq(has_waiting), tile.eq(waiting)]
+        m.d.sync += has_waiting.eq(self.done | (has_waiting & ~moves))
         with m.If(taken):
             m.d.sync += self.is_loaded.bit_select(tile.number[0], 1).eq(0)
         with m.If(self.done):
             m.d.sync += [self.is_loaded.bit_select(self.done_bank, 1).eq(1),
-                         has_waiting.eq(1), waiting.eq(self.tiles[self.done_bank])]
+                         waiting.eq(self.tiles[self.done_bank])]
         return m
 
 
@@ -147,7 +147,7 @@ class TileBuffer(wiring.Component):
         ]
 
         # A bank is taken until its release, and loaded until each of its two readers is done.
-        is_taken, is_free = Signal(2), Signal(2)
+        is_taken = Signal(2)
         m.submodules.tile = tile = TileCursor()
         m.submodules.force = force = TileCursor()
         s2_place, s3_place = Signal.like(s1_place), Signal.like(s1_place)
@@ -159,9 +159,8 @@ class TileBuffer(wiring.Component):
             m.d.sync += is_taken.bit_select(loader.number[0], 1).eq(1)
         with m.If(self.release):
             m.d.sync += is_taken.bit_select(self.release_bank, 1).eq(0)
-        m.d.sync += is_free.eq(~(is_taken | force.is_loaded))
         m.d.comb += [
-            loader.is_free.eq(is_free.bit_select(loader.number[0], 1)),
+            loader.is_free.eq(~(is_taken | force.is_loaded)),
             tile.next_row.eq(self.next_row),
         ]
         wiring.connect(m, tile.o, wiring.flipped(self.o_tile))

@@ -4,7 +4,7 @@ from amaranth.hdl import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import delayed
+from .arithmetic import delayed, register
 from .buffer import StreamBuffer
 from .decode import Decoder
 from .drain import DRAIN_LATENCY, Drain, captured
@@ -32,10 +32,8 @@ ROW_LATENCY = (OPERAND_LATENCY + LANE_LATENCY + DRAIN_LATENCY + ROUND_LATENCY
                + RESULTS_LATENCY)
 """Cycles from the issue of a row's last operand to its first result at ``o``."""
 
-Step = data.StructLayout({
-    "clear": 1, "present": 1, "capture": 1, "release": 1, "row": captured,
-})
-"""What travels with an operand of A down to the accumulators.
+Step = data.StructLayout({"clear": 1, "present": 1, "capture": 1, "release": 1})
+"""What travels with an operand of A down to the accumulators, beside what is known of its row.
 
 ``capture``: ends a row whose sums are to be drained. ``release``: ends an operation.
 """
@@ -134,18 +132,20 @@ class Vpcu(wiring.Component):
         wiring.connect(m, rounder.o, results.i)
         wiring.connect(m, results.o, wiring.flipped(self.o))
 
-        step, address, operand = self._issue(m, tiles, results, sources["row"])
-        steps = [step]
+        step, row, address, operand = self._issue(m, tiles, results, sources["row"])
+        steps, rows = [step], [row]
         for number in range(1, OPERAND_LATENCY + LANE_LATENCY + 1):
-            stage = Signal(Step, name=f"s{number}_step")
-            m.d.sync += stage.eq(steps[-1])
-            steps.append(stage)
-        self._lanes(m, tiles, drain, steps, address, operand)
+            s_step = Signal(Step, name=f"s{number}_step")
+            s_row = register(captured, name=f"s{number}_row")
+            m.d.sync += [s_step.eq(steps[-1]), s_row.eq(rows[-1])]
+            steps.append(s_step)
+            rows.append(s_row)
+        self._lanes(m, tiles, drain, steps, rows, address, operand)
         m.d.comb += [
             tiles.release.eq(steps[-1].release),
-            tiles.release_bank.eq(steps[-1].row.number[0]),
+            tiles.release_bank.eq(rows[-1].number[0]),
             drain.capture.eq(steps[-1].capture),
-            drain.row.eq(steps[-1].row),
+            drain.row.eq(rows[-1]),
             tiles.anchor_address.eq(drain.anchor_address),
             drain.anchors.eq(tiles.o_anchors),
         ]
@@ -165,7 +165,7 @@ class Vpcu(wiring.Component):
             row.format.eq(tile.format_a),
             row.keep.eq(tile.keep),
             row.drain.eq(tile.drain),
-            row.captured.weight.eq(anchor + tile.weight),
+            row.captured.weight.eq(tile.weight),
             row.captured.last.eq(is_last),
             *(row.captured[name].eq(tile[name]) for name in (
                 "number", "wide", "result", "saturate")),
@@ -173,7 +173,7 @@ class Vpcu(wiring.Component):
         return rows.o
 
     def _issue(self, m, tiles, results, source):
-        """Join token and row: (step, address of the operand of B, decoded operand of A)."""
+        """Join token and row: (step, about the row, address of B's operand, decoded operand of A)."""
         geometry, token = self.geometry, self.i_a.payload
         rows = self._rows(m, tiles, source)
         row = rows.payload
@@ -205,7 +205,6 @@ class Vpcu(wiring.Component):
             step.present.eq(issues & ~token.empty),
             step.capture.eq(captures),
             step.release.eq(issues & token.last & row.captured.last),
-            step.row.eq(row.captured),
         ]
         m.submodules.decoder = decoder = Decoder(geometry=geometry, formats=geometry.formats)
         m.d.sync += [
@@ -215,15 +214,19 @@ class Vpcu(wiring.Component):
                               else row.anchor),
         ]
         index = token.index[:(geometry.b_depth - 1).bit_length()]
-        return step, Cat(index, row.captured.number[0]), decoder.o
+        # The row's anchor is in its weight from here on: before, it would have held up the rows.
+        about = Signal(captured)
+        m.d.comb += [about.eq(row.captured), about.weight.eq(row.captured.weight + row.anchor)]
+        return step, about, Cat(index, row.captured.number[0]), decoder.o
 
-    def _lanes(self, m, tiles, drain, steps, address, operand):
+    def _lanes(self, m, tiles, drain, steps, rows, address, operand):
         """The row of lanes, and the operand for its first one: zero, unless there is one."""
         geometry, step = self.geometry, steps[OPERAND_LATENCY - 1]
         a = Signal(broadcast(geometry))
         high = low = narrow(geometry, operand.significand)
         if geometry.is_wide:
-            high, low = (Mux(step.row.wide, half, high) for half in halves(operand.significand))
+            wide = rows[OPERAND_LATENCY - 1].wide
+            high, low = (Mux(wide, half, high) for half in halves(operand.significand))
         m.d.comb += [
             a.high.eq(Mux(step.present, high, 0)),
             a.low.eq(Mux(step.present, low, 0)),
@@ -233,7 +236,8 @@ class Vpcu(wiring.Component):
         # With the register in the lane and the one behind its memory, B comes with the operand.
         address = delayed(m, address, OPERAND_LATENCY - RAM_LATENCY - 2, "address")
         chain = {"word": tiles.o_word, "address": address, "a": a,
-                 "capture": steps[-1].capture, "selected": drain.selected}
+                 "capture": steps[-1].capture, "selected": drain.selected,
+                 "reset": ResetSignal()}
         sums = drain.sums
         for number in range(geometry.lanes):
             m.submodules[f"lane_{number}"] = lane = Lane(geometry=geometry, number=number)

@@ -38,7 +38,7 @@ __all__ = ["GemmWork", "cycles_of_each", "fewest_cycles", "gemm_cycles"]
 
 START = 1                                             # the first operation's way to the loader
 LOAD_LATENCY = DECODE_LATENCY + 3                     # last word to tile
-ISSUE_LATENCY = 17                                   # tile to the first operand's issue
+ISSUE_LATENCY = 18                                   # tile to the first operand's issue
 RELEASE_LATENCY = OPERAND_LATENCY + LANE_LATENCY + 2  # last operand to a free bank
 NEVER = -(1 << 62)
 

@@ -129,8 +129,8 @@ def test_illegal_parameters_are_refused(parameters, error, text):
 MUTANTS = {
     "the highest element of a chunk has the number of another": ("encode", lambda genuine: (
         lambda selected: Mux(selected[-1], 0, genuine(selected)))),
-    "two elements are taken for one": ("more_than_one", lambda genuine: (
-        lambda bits: genuine(bits) & ~bits[:2].all())),
+    "two elements are taken for one": ("at_least", lambda genuine: (
+        lambda number, bits: genuine(number, bits) & ~((number == 2) & bits[:2].all()))),
     "an element goes twice": ("without_lowest", lambda genuine: (
         lambda bits: Mux(bits.all(), bits, genuine(bits)))),
 }

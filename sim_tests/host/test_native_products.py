@@ -9,6 +9,7 @@ import torch
 from exactum.benches.product_cases import random_bits, sparse_bits
 from exactum.benches.product_sweep import SweepCase, check, long_sums, pairs_of_formats, sweep
 from exactum.benches.stalls import PATTERNS
+from exactum.gen.errors import SimulationError
 from exactum.hdl.formats import FORMATS
 from exactum.host.gemm import exact_gemm
 from exactum.host.native import NativeUnit
@@ -138,6 +139,23 @@ def test_a_long_sum_holds_what_it_says():
     assert sums[3:5].isnan().all()
     assert sums[[0, 5, 6]].isfinite().all()
     assert (case.b[:, 5] == FORMATS["fp16"].max_finite_bits).all()
+
+
+def test_a_reset_in_any_cycle_leaves_nothing_behind():
+    """Of a product given up halfway: the next one has its own bits, flags and cycles."""
+    random = torch.Generator().manual_seed(5)
+    pair, result = (FORMATS["fp32"], FORMATS["bf16"]), FORMATS["fp32"]
+    long, *short = (
+        SweepCase(a=random_bits(pair[0], (m, k), random), b=random_bits(pair[1], (k, n), random),
+                  formats=pair, result=result, orientation="a", compress=False)
+        for m, k, n in ((3, 20, 4), (1, 0, 2), (2, 3, 1)))
+    whole = engine().gemm(long.a, long.b, ("fp32", "bf16")).cycles
+    for limit in range(1, whole, 3):
+        with pytest.raises(SimulationError, match=f"{limit} cycles are over"):
+            check(engine(), long, limit=limit)
+        engine().unit.reset()
+        case = short[limit % 2]
+        assert not (wrong := check(engine(), case)), f"reset after {limit} cycles: {wrong}"
 
 
 def test_verilog_with_too_narrow_a_window_is_found():
