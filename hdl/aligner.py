@@ -76,18 +76,34 @@ class Aligner(wiring.Component):
         m = Module()
         moves = Signal()     # the upper word becomes the lower one
         upper, upper_valid, upper_last = self._words(m, moves)
-        lower, lower_valid, lower_last = register(64), Signal(), Signal()
+        lower = register(64)
+        lower_valid = Signal()
+        lower_last = Signal()
         over = Signal()      # the stream's last word is gone
 
         # Stage 0: the items of a block in turn; then to the next block, or to the next stream.
-        header, busy = register(BlockHeader), Signal()
+        header = register(BlockHeader)
+        busy = Signal()
         # Of the item: it is the block's last; its step goes on by a word; it is the stream's last.
-        left, at_last, goes_on, quits = register(6), register(), register(), register()
-        offset, parts = register(6), register(FromBit.shape)
-        begins, roomy = Signal(init=1), Signal(init=1)
-        again, drops, seeks = Signal(), Signal(), Signal()  # seeks: either
-        is_mask, there, steps, ends = Signal(), Signal(), Signal(), Signal()
-        shifts, leaves, at_end = Signal(), Signal(), Signal()
+        left = register(6)
+        at_last = register()
+        goes_on = register()
+        quits = register()
+        offset = register(6)
+        parts = register(FromBit.shape)
+        begins = Signal(init=1)
+        roomy = Signal(init=1)
+        # seeks: either
+        again = Signal()
+        drops = Signal()
+        seeks = Signal()
+        is_mask = Signal()
+        there = Signal()
+        steps = Signal()
+        ends = Signal()
+        shifts = Signal()
+        leaves = Signal()
+        at_end = Signal()
         next_offset = Signal(range(128))
         room = Signal(range(ITEMS + 1), init=ITEMS)
         m.d.sync += [
@@ -157,8 +173,10 @@ class Aligner(wiring.Component):
     def _words(self, m, moves):
         """The memory; the word that comes out of it, whether there is one, and is the last."""
         m.submodules.ring = ring = Ram(width=65, depth=RING_DEPTH, target=self.target)
-        come, place = Signal.like(self.i.place), Signal.like(self.i.place)
-        s1_valid, s2_valid = Signal(), Signal()
+        come = Signal.like(self.i.place)
+        place = Signal.like(self.i.place)
+        s1_valid = Signal()
+        s2_valid = Signal()
         with m.If(self.i.valid):
             m.d.sync += come.eq(self.i.place + 1)
         m.d.comb += [
@@ -177,8 +195,10 @@ class Aligner(wiring.Component):
 
     def _shift(self, m, lower, upper, offset, parts):
         """Stage 1: the bits of an item, all of them. Stages 2 and 3: in their bytes."""
-        s1_data, s1_offset = register(64), register(3)
-        s2_data, s2_offset = register(64), register()
+        s1_data = register(64)
+        s1_offset = register(3)
+        s2_data = register(64)
+        s2_offset = register()
         s3_data = register(64)
         above = FromBit.mask(parts)
         m.d.sync += [

@@ -57,7 +57,8 @@ def shift_right(m, value, amount, *, unit=1):
     width, lost = len(value), Const(0, 1)
     for place, bit in enumerate(amount):
         step = min(unit << place, width)
-        shifted, dropped = Signal(width), Signal()
+        shifted = Signal(width)
+        dropped = Signal()
         m.d.comb += [
             shifted.eq(Mux(bit, value[step:], value)),
             dropped.eq(lost | (bit & value[:step].any())),
@@ -84,7 +85,8 @@ def normalise(m, value, steps):
     """
     width, taken = len(value), []
     for step in steps:
-        shifted, is_clear = Signal(width), Signal()
+        shifted = Signal(width)
+        is_clear = Signal()
         if step < width:
             m.d.comb += [
                 is_clear.eq(~value[width - step:].any()),

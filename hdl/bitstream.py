@@ -63,7 +63,8 @@ def by_code(code, narrow, medium, wide):
 
 def later(m, value, name):
     """A struct with a bit ``valid``, a cycle later; reset clears that bit and leaves the rest."""
-    rest, valid = register_like(value, name=name), Signal(name=f"{name}_valid")
+    rest = register_like(value, name=name)
+    valid = Signal(name=f"{name}_valid")
     o = Signal.like(value, name=f"{name}_o")
     m.d.sync += [rest.eq(value), valid.eq(value.valid)]
     m.d.comb += [o.eq(rest), o.valid.eq(valid)]
@@ -75,7 +76,8 @@ def next_operation(m, port, taken):
 
     An operation of no blocks is none.
     """
-    waiting, waits = register_like(port.payload, name="waiting"), Signal(name="waits")
+    waiting = register_like(port.payload, name="waiting")
+    waits = Signal(name="waits")
     m.d.comb += port.ready.eq(~waits)
     with m.If(~waits):
         m.d.sync += [waiting.eq(port.payload), waits.eq(port.valid & (port.payload.blocks != 0))]
@@ -212,13 +214,19 @@ class BitPacker(wiring.Component):
         # Stage 0: where a piece goes. Of the bits that came, `held` (at most 64) are in no word
         # yet; if `lags`, the last of these is missing, and it is `top`.
         held = Signal(range(65))
-        lags, top = Signal(), register()
+        lags = Signal()
+        top = register()
         closes = Signal()   # one more word, and the stream has ended
         piece = self.i.payload
-        extra, steps, first = Signal(), Signal(), Signal()
-        late, late_next = Signal(), Signal()
+        extra = Signal()
+        steps = Signal()
+        first = Signal()
+        late = Signal()
+        late_next = Signal()
         total = Signal(range(129))
-        fills, rests, ends = Signal(), Signal(), Signal()
+        fills = Signal()
+        rests = Signal()
+        ends = Signal()
         m.d.comb += [
             extra.eq(closes | (piece.first & (held[6] | lags))),
             self.i.ready.eq(queue.roomy & ~extra),
@@ -240,10 +248,17 @@ class BitPacker(wiring.Component):
             ]
 
         # Stages 1 to 3: bits are rotated to their places, `above` those that are held.
-        s1_data, s1_rotation, s1_position = register(64), register(6), register(range(65))
-        s2_data, s2_rotation, s2_parts = register(64), register(4), register(FromBit.shape)
-        s3_data, s3_rotation, s3_above = register(64), register(2), register(64)
-        s4_data, s4_above = register(64), register(64)
+        s1_data = register(64)
+        s1_rotation = register(6)
+        s1_position = register(range(65))
+        s2_data = register(64)
+        s2_rotation = register(4)
+        s2_parts = register(FromBit.shape)
+        s3_data = register(64)
+        s3_rotation = register(2)
+        s3_above = register(64)
+        s4_data = register(64)
+        s4_above = register(64)
         # A missing bit has a place, one below.
         behind = late & ~first
         m.d.sync += [
@@ -266,7 +281,8 @@ class BitPacker(wiring.Component):
         # Stage 4: they join those that are held; what does not fit is held.
         s4_valid, s4_fills, s4_ends = delayed(
             m, Cat(steps, fills, ends), 4, "step", reset_less=False)
-        rest, joined = Signal(64), Signal(64)
+        rest = Signal(64)
+        joined = Signal(64)
         m.d.comb += [
             joined.eq(rest | (s4_data & s4_above)),
             queue.i.valid.eq(s4_valid & (s4_fills | s4_ends)),

@@ -35,7 +35,8 @@ class StreamBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         # ``spare`` takes the payload that was on its way when ``o`` stalled.
-        spare, has_spare = register_like(self.i.payload), Signal()
+        spare = register_like(self.i.payload)
+        has_spare = Signal()
         payload = register_like(self.o.payload)
         m.d.comb += [self.i.ready.eq(~has_spare), self.o.payload.eq(payload)]
         moves, comes = self.o.ready | ~self.o.valid, self.i.valid | has_spare

@@ -32,8 +32,9 @@ class Column(wiring.Component):
                                       `-> lost             ^---------'
 
     ``product`` and ``flags`` come together, ``clear`` two cycles later, with the addition. There
-    is one in each cycle: where nothing is to be added, it is zero. The upper half of the sum and of
-    ``drained`` is a cycle behind the rest.
+    is one in each cycle: where nothing is to be added, it is zero. The upper half adds two cycles
+    after the lower one; the lower sum then waits for a cycle, so that of ``drained`` the upper half
+    is a cycle behind the rest.
     """
 
     def __init__(self, *, geometry):
@@ -53,7 +54,8 @@ class Column(wiring.Component):
         # Place the product in the window; what falls out below is dropped, and said (rule N4).
         # Above, only the headroom and bits that no product reaches are cut off (product_place).
         s1_product, s1_flags = self._shift_bytes(m)
-        s2_magnitude, s2_flags = register(width), register_like(s1_flags)
+        s2_magnitude = register(width)
+        s2_flags = register_like(s1_flags)
         m.d.sync += [s2_magnitude.eq(self._place(m, s1_product, s1_flags.group[2:])),
                      s2_flags.eq(s1_flags)]
         s2_lost = self._lost(m, s1_product, s2_flags.group[2:])
@@ -61,8 +63,11 @@ class Column(wiring.Component):
         # Accumulate; max_k products stay within the window. The upper half adds two cycles later:
         # its chain may be placed far away, and so the carry has a register at either end.
         half = geometry.lower_width
-        s3, s4, drained = (register(geometry.drained) for _ in range(3))
-        s3_carry, s4_capture = register(), register()
+        s3 = register(geometry.drained)
+        s4 = register(geometry.drained)
+        drained = register(geometry.drained)
+        s3_carry = register()
+        s4_capture = register()
         lower = self._add(m, "lower", s3.sum[:half], self.clear, s2_magnitude[:half],
                           s2_flags.negative, s2_flags.negative)
         upper = self._add(m, "upper", s4.sum[half:], *(
@@ -97,7 +102,8 @@ class Column(wiring.Component):
 
     def _shift_bytes(self, m):
         """The product with three bytes below it, shifted right by the group modulo 4."""
-        s1_flags, product = register_like(self.flags), self.product
+        s1_flags = register_like(self.flags)
+        product = self.product
         m.d.sync += s1_flags.eq(self.flags)
         if self.geometry.is_integer:
             s1_product = register_like(product)

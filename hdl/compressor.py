@@ -80,11 +80,16 @@ class Loader(wiring.Component):
         m = Module()
         starts = Signal()
         waiting, waits = next_operation(m, self.i_operation, starts)
-        blocks, loads = register(24), Signal()
-        code, place, last_place = register(WidthCode), Signal(5), register(5)
+        blocks = register(24)
+        loads = Signal()
+        code = register(WidthCode)
+        place = Signal(5)
+        last_place = register(5)
         word = Signal(SqueezerWord)
 
-        accepts, ends, final = Signal(), Signal(), Signal()
+        accepts = Signal()
+        ends = Signal()
+        final = Signal()
         m.d.comb += [
             starts.eq(waits & (~loads | (accepts & ends & final))),
             self.i.ready.eq(loads & self.roomy),
@@ -149,9 +154,13 @@ class Sender(wiring.Component):
 
         # Stage 0: the next piece of a block. All stages move together.
         moves = Signal()
-        slot, entry, busy = register(range(SLOTS)), register(BlockEntry), Signal()
-        place, begins = Signal(5), Signal(init=1)
-        is_mask, ends = Signal(), Signal()
+        slot = register(range(SLOTS))
+        entry = register(BlockEntry)
+        busy = Signal()
+        place = Signal(5)
+        begins = Signal(init=1)
+        is_mask = Signal()
+        ends = Signal()
         m.d.comb += [
             is_mask.eq(begins & entry.sparse),
             ends.eq(Mux(is_mask, entry.bare, place == entry.last_word)),
@@ -165,10 +174,17 @@ class Sender(wiring.Component):
                 m.d.sync += [busy.eq(ahead_valid), entry.eq(ahead), slot.eq(ahead_slot)]
 
         # Stages 1 and 2: reading. Stage 3: the mask, or the word of one kind.
-        s1_valid, s1_mask, s1_packed = Signal(), register(), register()
-        s2_valid, s2_mask, s2_packed = Signal(), register(), register()
-        s1_slot, s2_bits = register(range(SLOTS)), register(64)
-        s1_piece, s2_piece, s3_piece = register(Piece), register(Piece), register(Piece)
+        s1_valid = Signal()
+        s1_mask = register()
+        s1_packed = register()
+        s2_valid = Signal()
+        s2_mask = register()
+        s2_packed = register()
+        s1_slot = register(range(SLOTS))
+        s2_bits = register(64)
+        s1_piece = register(Piece)
+        s2_piece = register(Piece)
+        s3_piece = register(Piece)
         m.d.comb += [
             moves.eq(~self.o.valid | self.o.ready),
             mask_read.addr.eq(s1_slot),
@@ -204,7 +220,8 @@ class Sender(wiring.Component):
             shape=data.ArrayLayout(8, self.block // 8), depth=SLOTS, init=[])
         mask_write = masks.write_port(granularity=1)
 
-        plain_slot, packed_slot = Signal(range(SLOTS)), Signal(range(SLOTS))
+        plain_slot = Signal(range(SLOTS))
+        packed_slot = Signal(range(SLOTS))
         packed_place = Signal(5)
         octet = Signal(3)
         code = self.plain.code
@@ -233,8 +250,11 @@ class Sender(wiring.Component):
         write, read = entries.write_port(), entries.read_port(domain="comb")
 
         # The mask costs `block` bits and saves the zeros' own.
-        done, s1_words = later(m, self.done, "s1_done"), register(6)
-        size, is_sparse, entry = register(9), Signal(), register(BlockEntry)
+        done = later(m, self.done, "s1_done")
+        s1_words = register(6)
+        size = register(9)
+        is_sparse = Signal()
+        entry = register(BlockEntry)
 
         def choose(of_width):
             return by_code(done.code, of_width(8), of_width(16), of_width(32))
@@ -254,8 +274,10 @@ class Sender(wiring.Component):
         m.d.comb += write.data.eq(entry)
         m.d.comb += is_sparse.eq(saves(size, choose(lambda width: self.block * (width - 1) // 8)))
 
-        ahead, slot = register(BlockEntry), register(range(SLOTS))
-        valid, takes = Signal(), Signal()
+        ahead = register(BlockEntry)
+        slot = register(range(SLOTS))
+        valid = Signal()
+        takes = Signal()
         there = read.addr != write.addr
         with m.If(takes | ~valid):
             m.d.sync += [
@@ -334,8 +356,10 @@ class Compressor(wiring.Component):
         wiring.connect(m, packer.o, wiring.flipped(self.o))
 
         stored = Signal(range(SLOTS))
-        starts, ends = Signal(), Signal()
-        sent, zeros = Signal(), Signal(range(9))
+        starts = Signal()
+        ends = Signal()
+        sent = Signal()
+        zeros = Signal(range(9))
         m.d.comb += [
             squeezer.i.eq(loader.o),
             sender.plain.eq(squeezer.plain),

@@ -69,7 +69,8 @@ class Decoder(wiring.Component):
 
         # Fields by format; the bias goes to the anchor, so that no two sums follow each other, and
         # so do the 7 of ceil(d / 8) = (d + 7) // 8, or the places less d that integers go up.
-        negative, looks = Signal(), Signal(LOOKS)
+        negative = Signal()
+        looks = Signal(LOOKS)
         significand = Signal(self.frame)
         exponent_width = max(f.exponent_width for f in self.formats)
         more = -self.geometry.fine if self.geometry.is_integer else 7
@@ -94,10 +95,12 @@ class Decoder(wiring.Component):
                         # A special value: in a format without infinities only all ones.
                         looks.special.eq(1 if fmt.ieee else mantissa.all()),
                     ]
-        s1_significand, s1_exponent = register_like(significand), register_like(exponent)
+        s1_significand = register_like(significand)
+        s1_exponent = register_like(exponent)
         # Biased; modulo 2^n, as is the distance that follows, which is below: d + 7 < 2^n.
         s1_anchor = register(signed(len(self.anchor) + 1))
-        s1_negative, s1_looks = register(), register(LOOKS)
+        s1_negative = register()
+        s1_looks = register(LOOKS)
         m.d.sync += [
             s1_significand.eq(significand),
             s1_exponent.eq(exponent),
@@ -107,8 +110,9 @@ class Decoder(wiring.Component):
         ]
 
         s2_reach = register(len(s1_anchor))  # d + 7, or the fine shift of integers
-        s2_significand, s2_negative, s2_kind = (
-            register_like(significand), register(), register(Kind))
+        s2_significand = register_like(significand)
+        s2_negative = register()
+        s2_kind = register(Kind)
         kind = _kind(s1_looks)
         m.d.sync += [
             s2_reach.eq(s1_exponent - s1_anchor if self.geometry.is_integer
@@ -121,7 +125,9 @@ class Decoder(wiring.Component):
         # Half of the shift in each of two cycles.
         amount, group = self._places(m, s2_reach)
         half = len(amount) // 2
-        s3, o, s3_amount = register_like(self.o), register_like(self.o), register(half)
+        s3 = register_like(self.o)
+        o = register_like(self.o)
+        s3_amount = register(half)
         width = len(o.significand)
         m.d.sync += [
             s3_amount.eq(amount),

@@ -77,8 +77,11 @@ class Decompressor(wiring.Component):
         m.submodules.items = items = Queue(Item, after=0)  # the aligner counts what is in it
         m.submodules.words = words = Queue(PlainWord, after=7)
 
-        come, stored, roomy = Signal(RingWord), Signal(range(RING_DEPTH)), Signal(init=1)
-        place, word = Signal(come.place.shape()), later(m, come, "word")
+        come = Signal(RingWord)
+        stored = Signal(range(RING_DEPTH))
+        roomy = Signal(init=1)
+        place = Signal(come.place.shape())
+        word = later(m, come, "word")
         m.d.comb += [
             self.i.ready.eq(roomy),
             come.valid.eq(self.i.valid & self.i.ready),

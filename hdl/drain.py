@@ -78,7 +78,8 @@ class Drain(wiring.Component):
             "valid": 1, "column": range(COLUMNS), "lane": range(lanes), "last": 1})
 
         # Count the columns; one bit goes from accumulator to accumulator.
-        s1_row, s1_place = register(captured), Signal(place)
+        s1_row = register(captured)
+        s1_place = Signal(place)
         ends = s1_place.column == COLUMNS - 1
         m.d.sync += Cat(s1_place.column, s1_place.lane).eq(
             Cat(s1_place.column, s1_place.lane) + 1)
@@ -118,8 +119,10 @@ class Drain(wiring.Component):
         ``place`` and ``row`` are those of the sums that come next.
         """
         geometry, half = self.geometry, self.geometry.lower_width
-        total, begins, s1_begins, carry = register(geometry.drained), register(), register(), (
-            register())
+        total = register(geometry.drained)
+        begins = register()
+        s1_begins = register()
+        carry = register()
         flags = ("nan", "positive_infinity", "negative_infinity", "lost")
         m.d.sync += [begins.eq(~row.wide | (place.column == 0) if geometry.is_wide else 1),
                      s1_begins.eq(begins)]
@@ -149,7 +152,8 @@ class Drain(wiring.Component):
 
     def _anchor(self, m, places, rows):
         """The anchor of the column whose sum is on the way to the rounder."""
-        anchors, anchor = register_like(self.anchors), register(self.geometry.anchor_shape)
+        anchors = register_like(self.anchors)
+        anchor = register(self.geometry.anchor_shape)
         column = Mux(rows[RAM_LATENCY + 1].wide, 0, places[RAM_LATENCY + 1].column)
         m.d.sync += [anchors.eq(self.anchors), anchor.eq(anchors[column])]
         return anchor

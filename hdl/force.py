@@ -48,7 +48,9 @@ class ForceReader(wiring.Component):
         m = Module()
         tile, places = self.i.payload, (self.depth - 1).bit_length() - 1
         # Whether a window is the last one is known before it is read: of the first one by the tile.
-        window, is_first, is_next_last = Signal(places), Signal(init=1), Signal()
+        window = Signal(places)
+        is_first = Signal(init=1)
+        is_next_last = Signal()
         is_last = Signal()
         m.d.comb += [
             is_last.eq(Mux(is_first, tile.is_single, is_next_last)),
@@ -58,8 +60,11 @@ class ForceReader(wiring.Component):
             self.i.ready.eq(self.read & is_last & (tile.rows_beyond < 0)),
         ]
         about = data.StructLayout({"last": 1, "format": FormatCode, "is_none": 1})
-        s1_valid, s2_valid, s1, s2, o = (
-            Signal(), Signal(), register(about), register(about), register(ForceWindow))
+        s1_valid = Signal()
+        s2_valid = Signal()
+        s1 = register(about)
+        s2 = register(about)
+        o = register(ForceWindow)
         m.d.comb += self.o.payload.eq(o)
         with m.If(self.read):
             m.d.sync += [

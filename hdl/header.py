@@ -73,7 +73,8 @@ class HeaderReader(wiring.Component):
         m = Module()
         m.submodules.ends = ends = Queue(self.i.place.shape(), after=6)
         # How far the stream has come: what the queue of ends holds back is held back here, too.
-        come, s1_come = Signal.like(self.i.place), Signal.like(self.i.place)
+        come = Signal.like(self.i.place)
+        s1_come = Signal.like(self.i.place)
         with m.If(self.i.valid):
             m.d.sync += s1_come.eq(self.i.place + 1)
         m.d.sync += come.eq(s1_come)
@@ -81,13 +82,22 @@ class HeaderReader(wiring.Component):
         position = Signal(6 + len(self.i.place))
         offset, place = position[:6], position[6:]
         # Words that there are, from this place on: of the cycle before. So each step 0 is a try.
-        there, next_there, ended = register(len(place)), Signal(len(place)), register()
+        there = register(len(place))
+        next_there = Signal(len(place))
+        ended = register()
         waits = ~self.i_operation.ready
-        many, behind = register(), there[-1]
+        many = register()
+        behind = there[-1]
         two = ~behind & (many | there[1])
         one, none = ~behind & there[0], behind | ~there[0]  # if not two
-        tries, found, misses, incomplete = Signal(), Signal(), Signal(), Signal()
-        looks, checks, finishes, starts = Signal(), Signal(), Signal(), Signal()
+        tries = Signal()
+        found = Signal()
+        misses = Signal()
+        incomplete = Signal()
+        looks = Signal()
+        checks = Signal()
+        finishes = Signal()
+        starts = Signal()
         pads = Signal()
         steps = Signal(8)                       # bit i: a header is in its step i
         code, is_final = self._operation(m, starts, steps[6])
@@ -136,7 +146,8 @@ class HeaderReader(wiring.Component):
 
         next_place = register_like(place)
         m.d.sync += next_place.eq(place + 1)
-        alone, length = register(), Signal.like(position)
+        alone = register()
+        length = Signal.like(position)
         flag, ones, padding = self._count(m, position, next_place, found, steps[3],
                                           steps[4] | (steps[5] & ~alone), looks)
         with m.If(found):
@@ -168,7 +179,9 @@ class HeaderReader(wiring.Component):
     def _operation(self, m, starts, block_ends):
         """The operation at work, while one waits: its element width; this block is its last."""
         waiting, _ = next_operation(m, self.i_operation, starts)
-        blocks, code, is_final = register(24), register(WidthCode), register()
+        blocks = register(24)
+        code = register(WidthCode)
+        is_final = register()
         m.d.sync += is_final.eq(blocks == 1)
         with m.If(starts):
             m.d.sync += [
@@ -198,9 +211,12 @@ class HeaderReader(wiring.Component):
         # Step 2: ones of each byte, and the byte that is there in part; step 3: of that part, and
         # of four bytes; step 4: of all.
         s3_octets = [register(4, name=f"s3_octet{i}") for i in range(8)]
-        s3_edge, s4_edge = register(8), register(4)
+        s3_edge = register(8)
+        s4_edge = register(4)
         s4_halves = [register(6, name=f"s4_half{i}") for i in range(2)]
-        s4_flag, s5_ones, s5_any = register(), Signal(7), register()
+        s4_flag = register()
+        s5_ones = Signal(7)
+        s5_any = register()
         m.d.sync += [
             s3_edge.eq(ring.o.word_select(s2_edge, 8)),
             s4_edge.eq(count_octet(s3_edge & s3_tail)),
@@ -224,8 +240,12 @@ class HeaderReader(wiring.Component):
         In step 2 the word, which of its bytes count, and which one counts in part; in step 3 in
         which part.
         """
-        s1_end, s1_begin, s1_second = register(range(65)), register(6), register()
-        s2_parts, s3_tail, s2_edge = register(FromBit.shape), register(8), register(3)
+        s1_end = register(range(65))
+        s1_begin = register(6)
+        s1_second = register()
+        s2_parts = register(FromBit.shape)
+        s3_tail = register(8)
+        s2_edge = register(3)
         m.d.sync += [
             s1_end.eq(offset + 1), s1_begin.eq(offset), s1_second.eq(found),
             s2_parts.eq(Mux(s1_second, ToBit.parts(s1_end), FromBit.parts(s1_begin))),
@@ -236,7 +256,8 @@ class HeaderReader(wiring.Component):
 
     def _split_short(self, m, word, offset, found, in_header):
         """As ``_split``, for a mask that may end within the word in which it begins."""
-        parts, until = register(FromBit.shape), register(FromBit.shape)
+        parts = register(FromBit.shape)
+        until = register(FromBit.shape)
         s2_within = register(64)
         end = Signal(range(128))
         m.d.comb += end.eq(offset + 1 + self.block)
@@ -251,7 +272,9 @@ class HeaderReader(wiring.Component):
     def _tell(self, m, position, next_place, found, says, flag, code, is_final, misses):
         """Step 7: what to say of the block; it is said in step 8."""
         begin = register_like(position)     # of the first item
-        told, last_place, following = register(BlockHeader), register(2), register(2)
+        told = register(BlockHeader)
+        last_place = register(2)
+        following = register(2)
         length = Signal.like(position)
         offset, place = position[:6], position[6:]
         with m.If(found):

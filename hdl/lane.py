@@ -53,7 +53,7 @@ class DrainStep(wiring.Component):
     ``selected`` is the pulse for column 0; that for the next lane leaves three cycles later. The
     sum of column n leaves n + 2 cycles after ``selected``, that of the lane behind a cycle after
     it came: so those of all lanes follow each other without a gap. The sums' upper halves do so a
-    cycle later than the rest.
+    cycle later than the rest. ``reset`` forgets the selection.
     """
 
     def __init__(self, *, geometry):
@@ -75,7 +75,8 @@ class DrainStep(wiring.Component):
             selected.append(stage)
         m.d.comb += self.o_selected.eq(selected[COLUMNS - 1])
         # And and or: a look-up table takes two columns, or three partial results.
-        s2_sums, half = register(self.geometry.drained), self.geometry.lower_width
+        s2_sums = register(self.geometry.drained)
+        half = self.geometry.lower_width
         for late in range(2):
             partial = []
             for first in range(0, COLUMNS, 2):
@@ -126,9 +127,10 @@ class Lane(wiring.Component):
         Column 0 is to leave; the others follow.
     i_sums : In(geometry.drained)
         What the lane behind drains; zeros, if there is none.
-    i_reset : In(1)
-        Forget what is selected. The reset goes from lane to lane, too: it overtakes the selection.
-    o_word, o_address, o_a, o_capture, o_selected, o_reset : Out
+    reset : In(1)
+        Forget, a cycle later, what is selected. (Through a register, since the reset's wire is
+        long: what still comes out is gone long before the first row after it can be drained.)
+    o_word, o_address, o_a, o_capture, o_selected : Out
         The same for the lane behind: a cycle later, ``o_selected`` three cycles.
     o_sums : Out(geometry.drained)
         What this lane and those behind drain.
@@ -147,22 +149,23 @@ class Lane(wiring.Component):
     def __init__(self, *, geometry, number):
         self.geometry, self.number = geometry, number
         chain = {"word": lane_word(geometry), "address": range(2 * geometry.b_depth),
-                 "a": broadcast(geometry), "capture": 1, "selected": 1, "reset": 1}
+                 "a": broadcast(geometry), "capture": 1, "selected": 1}
         super().__init__(
             {f"i_{name}": In(shape) for name, shape in chain.items()}
             | {f"o_{name}": Out(shape) for name, shape in chain.items()}
-            | {"i_sums": In(geometry.drained), "o_sums": Out(geometry.drained)})
+            | {"reset": In(1), "i_sums": In(geometry.drained), "o_sums": Out(geometry.drained)})
 
     def elaborate(self, platform):
         m = Module()
         geometry = self.geometry
-        for name in ("word", "address", "a", "capture", "reset"):
+        for name in ("word", "address", "a", "capture"):
             value = getattr(self, f"i_{name}")
             m.d.comb += getattr(self, f"o_{name}").eq(delayed(m, value, 1, name))
+        s1_reset = delayed(m, self.reset, 1, "reset")
         b = self._memory(m)
         m.submodules.drain = drain = DrainStep(geometry=geometry)
         m.d.comb += [drain.i_selected.eq(self.i_selected), drain.i.eq(self.i_sums),
-                     drain.reset.eq(self.o_reset),
+                     drain.reset.eq(s1_reset),
                      self.o_selected.eq(drain.o_selected), self.o_sums.eq(drain.o)]
         clear = delayed(m, self.o_a.clear, MULTIPLIER_LATENCY, "clear")
         for number in range(COLUMNS):
@@ -175,13 +178,13 @@ class Lane(wiring.Component):
                 multiplier.b.eq(b[number].significand),
                 column.product.eq(multiplier.o),
                 column.flags.eq(delayed(m, flags, MULTIPLIER_LATENCY - 1, f"flags_{number}")),
-                column.clear.eq(self._clear(m, clear, number)),
+                column.clear.eq(self._clear(m, clear, s1_reset, number)),
                 column.capture.eq(self.i_capture),
                 drain.drained[number].eq(column.drained),
             ]
         return m
 
-    def _clear(self, m, clear, number):
+    def _clear(self, m, clear, reset, number):
         """``clear`` for a column, two cycles later: registers of its own, which stand beside it.
 
         They have a load for each bit of the accumulator. Were the columns' not told apart by what
@@ -191,7 +194,7 @@ class Lane(wiring.Component):
             stage = register(init=number % 2, name=f"clear_{number}_{step}")
             m.d.sync += stage.eq(clear)
             if number < 2:
-                with m.If(self.o_reset):
+                with m.If(reset):
                     m.d.sync += stage.eq(number)
             clear = stage
         return clear
@@ -199,7 +202,8 @@ class Lane(wiring.Component):
     def _memory(self, m):
         """The operands of B at the address, in registers: from memory to multiplier is far."""
         geometry, word = self.geometry, self.o_word
-        b, writes = register(word.slots.shape()), register()
+        b = register(word.slots.shape())
+        writes = register()
         m.submodules.memory = memory = Ram(
             width=b.shape().size, depth=2 * geometry.b_depth, target=geometry.target)
         m.d.sync += writes.eq(self.i_word.write & (self.i_word.lane == self.number))
@@ -212,7 +216,8 @@ class Lane(wiring.Component):
 
     def _flags(self, m, b, number):
         """What goes with the product of the operand and ``b``, a cycle later (rule N3)."""
-        a, present = self.o_a, register(name=f"s1_present_{number}")
+        a = self.o_a
+        present = register(name=f"s1_present_{number}")
         flags = Signal(product_flags(self.geometry), name=f"flags_{number}")
         group, negative, nan, infinite, zero = (
             register_like(flags.group, name=f"s1_group_{number}"),

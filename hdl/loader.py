@@ -49,9 +49,10 @@ def place_layout(geometry):
 class Loader(wiring.Component):
     """Takes an operation, then its words of B, and decodes them.
 
-    An operation is accepted while its bank is free, in one cycle; then a word per cycle. Decoded
-    words, and ``done`` for the last one, appear ``DECODE_LATENCY`` cycles after the word. Words of
-    anchors pass by: the first ones go to ``o_anchors``, at ``anchor_address``, a cycle later.
+    An operation is accepted while its bank is free (``is_free``, a bit for each), in one cycle;
+    then a word per cycle. Decoded words, and ``done`` for the last one, appear ``DECODE_LATENCY``
+    cycles after the word. Words of anchors pass by: the first ones go to ``o_anchors``, at
+    ``anchor_address``, a cycle later.
     """
 
     def __init__(self, *, geometry):
@@ -74,16 +75,23 @@ class Loader(wiring.Component):
         m = Module()
         lanes, bank = self.geometry.lanes, self.number[0]
 
-        is_busy, row, lane = Signal(), Signal(16), Signal(range(max(2, lanes)))
-        operation, wide, is_empty = register(Operation), register(), register()
-        rows_beyond, all_beyond = (register(signed(17)) for _ in "12")  # behind the next index
+        is_busy = Signal()
+        row = Signal(16)
+        lane = Signal(range(max(2, lanes)))
+        operation = register(Operation)
+        wide = register()
+        is_empty = register()
+        rows_beyond = register(signed(17))  # behind the next index
+        all_beyond = register(signed(17))
         # A row of words holds the tile's anchors, those of a block of scales, or an index.
-        is_first, is_anchors = Signal(), Signal()
+        is_first = Signal()
+        is_anchors = Signal()
         ends_row = Signal(init=lanes == 1)  # the word is that of the last lane
         is_done = Mux(is_anchors, is_empty, rows_beyond < 0)
         takes = is_busy & self.i_b.valid
         # Whose bank is the next one's, and whether that is free, is worked out a cycle before.
-        finishes, may_accept = Signal(), Signal()
+        finishes = Signal()
+        may_accept = Signal()
         m.d.comb += finishes.eq(takes & ends_row & is_done)
         m.d.sync += may_accept.eq(self.is_free.bit_select(bank ^ finishes, 1))
         m.d.comb += [
@@ -91,7 +99,9 @@ class Loader(wiring.Component):
             self.i_operation.ready.eq(~is_busy & may_accept),
         ]
         # What follows from an operation is worked out in the cycle after.
-        new, accepts, s1_accepts = self.i_operation.payload, Signal(), Signal()
+        new = self.i_operation.payload
+        accepts = Signal()
+        s1_accepts = Signal()
         tiles = register_like(self.tiles)
         m.d.comb += self.tiles.eq(tiles)
         m.d.comb += accepts.eq(self.i_operation.valid & self.i_operation.ready)

@@ -48,13 +48,15 @@ class Multiplier(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s3_o, o = register(2 * self.width), register(2 * self.width)
+        s3_o = register(2 * self.width)
+        o = register(2 * self.width)
         m.d.comb += self.o.eq(o)
         m.d.sync += o.eq(s3_o)
         if self.target == "ecp5":
             m.submodules.mult = self._mult18x18d(s3_o)
         else:
-            s1_a, s1_b = register(self.width), register(self.width)
+            s1_a = register(self.width)
+            s1_b = register(self.width)
             s2_o = register(2 * self.width)
             m.d.sync += [s1_a.eq(self.a), s1_b.eq(self.b), s2_o.eq(s1_a * s1_b), s3_o.eq(s2_o)]
         return m

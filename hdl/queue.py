@@ -59,9 +59,12 @@ class Queue(wiring.Component):
         shape = self.i.payload.shape()
         m.submodules.places = places = memory.Memory(shape=shape, depth=self.depth, init=[])
         write, read = places.write_port(), places.read_port(domain="comb")
-        end, begin = Signal(range(self.depth)), Signal(range(self.depth))
+        end = Signal(range(self.depth))
+        begin = Signal(range(self.depth))
         # How many wait, less one: its sign says that none does.
-        waiting, moves, goes = Signal(range(-1, self.depth), init=-1), Signal(), Signal()
+        waiting = Signal(range(-1, self.depth), init=-1)
+        moves = Signal()
+        goes = Signal()
         payload = register_like(self.o.payload)
 
         m.d.comb += [

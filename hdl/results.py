@@ -58,14 +58,18 @@ class ResultBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         free = Signal(range(self.depth + 1), init=self.depth)  # and not reserved
-        change, taken = Signal(signed(len(self.reserve) + 1)), Signal()
+        change = Signal(signed(len(self.reserve) + 1))
+        taken = Signal()
         m.d.sync += [taken.eq(self.o.valid & self.o.ready), change.eq(taken - self.reserve),
                      free.eq(free + change), self.has_room.eq(free >= 2 * self.row)]
 
         m.submodules.memory = mem = Ram(width=Result.size, depth=self.depth, target=self.target)
-        write, read, s1_valid = Signal(range(self.depth)), Signal(range(self.depth)), Signal()
+        write = Signal(range(self.depth))
+        read = Signal(range(self.depth))
+        s1_valid = Signal()
         # How many wait, less one: its sign says that none does.
-        waiting, goes = Signal(range(-1, self.depth), init=-1), Signal()
+        waiting = Signal(range(-1, self.depth), init=-1)
+        goes = Signal()
         m.d.comb += [
             mem.i_address.eq(write), mem.i_data.eq(self.i.payload), mem.write.eq(self.i.valid),
             mem.address.eq(read), mem.read.eq(self.o.ready | ~self.o.valid),

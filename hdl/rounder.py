@@ -113,9 +113,11 @@ class Normaliser(wiring.Component):
         special = self.i.nan | self.i.positive_infinity | self.i.negative_infinity
         # The lower half first, its carry a cycle later.
         half, sign = self.width // 2, self.i.sum[-1]
-        s1, s1_lower, s1_carry, s1_upper, s1_sign = (
-            register(NORMALISED), register(half), register(), register(self.width - half),
-            register())
+        s1 = register(NORMALISED)
+        s1_lower = register(half)
+        s1_carry = register()
+        s1_upper = register(self.width - half)
+        s1_sign = register()
         m.d.sync += [
             Cat(s1_lower, s1_carry).eq(self._negate(m, "lower", self.i.sum[:half], sign, sign)),
             s1_upper.eq(self.i.sum[half:]), s1_sign.eq(sign),
@@ -128,7 +130,8 @@ class Normaliser(wiring.Component):
             *(s1[name].eq(self.i[name]) for name in ("result", "saturate", "last")),
         ]
 
-        s2, s2_magnitude = register(NORMALISED), register(self.width)
+        s2 = register(NORMALISED)
+        s2_magnitude = register(self.width)
         m.d.sync += [
             s2.eq(s1), s2.exponent.eq(s1.exponent + (self.width - 1)),
             s2_magnitude.eq(Cat(
@@ -191,7 +194,9 @@ def _skip_zeros(m, value, clear, step):
     width = len(value)
     kept = min(width, KEPT + step - 1)
     below = width - kept
-    shifted, skips, drops = Signal(kept), Signal(), Signal()
+    shifted = Signal(kept)
+    skips = Signal()
+    drops = Signal()
     groups = step // GROUP
     m.d.comb += [
         skips.eq(clear[:groups].all() if groups else ~value[max(0, width - step):].any()),
@@ -214,8 +219,10 @@ class Packer(wiring.Component):
         m = Module()
 
         # The grid: narrower significands and subnormals leave further bits behind.
-        s1, lowest, biased, excess = (
-            register(NORMALISED), register(signed(9)), register(signed(9)), register(range(KEPT)))
+        s1 = register(NORMALISED)
+        lowest = register(signed(9))
+        biased = register(signed(9))
+        excess = register(range(KEPT))
         m.d.sync += s1.eq(self.i)
         with m.Switch(self.i.result):
             for fmt in FORMATS.values():
@@ -225,7 +232,9 @@ class Packer(wiring.Component):
                         biased.eq(1 - fmt.min_exponent),
                         excess.eq(FP32.mantissa_width - fmt.mantissa_width),
                     ]
-        s2, s2_above, s2_excess = register(NORMALISED), register(signed(15)), register_like(excess)
+        s2 = register(NORMALISED)
+        s2_above = register(signed(15))
+        s2_excess = register_like(excess)
         s2_field = register(15)  # the biased exponent, if it is a normal value's
         m.d.sync += [
             s2.eq(s1),
@@ -237,8 +246,12 @@ class Packer(wiring.Component):
         # From KEPT + 1 places on only the sticky bit is left. Places below, less one, are those
         # above, complemented.
         is_subnormal, below, is_far = s2_above < 0, ~s2_above[:5], ~s2_above[5:].all()
-        s3, s3_below, s3_excess = register(NORMALISED), register_like(below), register_like(excess)
-        s3_is_subnormal, s3_field, s3_has_field = register(), register(FIELD), register()
+        s3 = register(NORMALISED)
+        s3_below = register_like(below)
+        s3_excess = register_like(excess)
+        s3_is_subnormal = register()
+        s3_field = register(FIELD)
+        s3_has_field = register()
         m.d.sync += [
             s3.eq(s2),
             s3_is_subnormal.eq(is_subnormal),
@@ -249,7 +262,9 @@ class Packer(wiring.Component):
         ]
         # By bytes, then by bits: whatever drops out of either is sticky.
         drop = s3_excess + s3_below + s3_is_subnormal
-        s4, s4_amount, s4_field = register(NORMALISED), register(range(32)), register(FIELD)
+        s4 = register(NORMALISED)
+        s4_amount = register(range(32))
+        s4_field = register(FIELD)
         s4_bytes = register(KEPT // 8)
         m.d.sync += [
             s4.eq(s3),
@@ -257,14 +272,20 @@ class Packer(wiring.Component):
             s4_field.eq(Mux(s3_has_field, s3_field, 0)),
             s4_bytes.eq(Cat(s3.significand[8 * n:8 * n + 8].any() for n in range(KEPT // 8))),
         ]
-        s5, s5_kept, s5_sticky = register(NORMALISED), register(KEPT), register()
-        s5_amount, s5_field, by_bytes = register(3), register(FIELD), s4_amount[3:]
+        s5 = register(NORMALISED)
+        s5_kept = register(KEPT)
+        s5_sticky = register()
+        s5_amount = register(3)
+        s5_field = register(FIELD)
+        by_bytes = s4_amount[3:]
         m.d.sync += [
             s5.eq(s4), s5_kept.eq(s4.significand >> (by_bytes << 3)),
             s5_sticky.eq(s4.sticky | dropped(s4_bytes, by_bytes)),
             s5_amount.eq(s4_amount), s5_field.eq(s4_field),
         ]
-        s6, s6_kept, s6_sticky = register(NORMALISED), register(KEPT), register()
+        s6 = register(NORMALISED)
+        s6_kept = register(KEPT)
+        s6_sticky = register()
         s6_field = register(FIELD)
         m.d.sync += [
             s6.eq(s5), s6_kept.eq(s5_kept >> s5_amount),
@@ -281,23 +302,30 @@ class Packer(wiring.Component):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
                     m.d.comb += fields.eq(Cat(kept[1:1 + fmt.mantissa_width], field))
-        s7, s7_fields, s7_rounds_up = register(NORMALISED), register_like(fields), register()
-        s8, s8_magnitude = register(NORMALISED), register_like(fields)
+        s7 = register(NORMALISED)
+        s7_fields = register_like(fields)
+        s7_rounds_up = register()
+        s8 = register(NORMALISED)
+        s8_magnitude = register_like(fields)
         m.d.sync += [
             s7.eq(stage), s7_fields.eq(fields), s7_rounds_up.eq(kept[0] & (sticky | kept[1])),
             s8.eq(s7), s8_magnitude.eq(s7_fields + s7_rounds_up),
         ]
 
         # Whether the magnitude is beyond each format's largest.
-        s9, s9_magnitude, s9_exceeds = (
-            register(NORMALISED), register_like(fields), register(len(FORMATS)))
+        s9 = register(NORMALISED)
+        s9_magnitude = register_like(fields)
+        s9_exceeds = register(len(FORMATS))
         m.d.sync += [
             s9.eq(s8), s9_magnitude.eq(s8_magnitude),
             s9_exceeds.eq(Cat(_exceeds(s8_magnitude, fmt) for fmt in FORMATS.values())),
         ]
         s10 = register(NORMALISED)
-        s10_value, s10_beyond, s10_canonical = register(32), register(32), register(32)
-        s10_is_nan, s10_overflows = register(), register()
+        s10_value = register(32)
+        s10_beyond = register(32)
+        s10_canonical = register(32)
+        s10_is_nan = register()
+        s10_overflows = register()
         m.d.sync += s10.eq(s9)
         with m.Switch(s9.result):
             for exceeds, fmt in zip(s9_exceeds, FORMATS.values(), strict=True):

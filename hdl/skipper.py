@@ -52,7 +52,9 @@ def chunks_of(bits):
 
 
 def at_least(number, bits):
-    """Whether so many bits are set: two levels of four-input functions for eight bits."""
+    """Whether so many bits are set: of eight, two are found in two levels of four-input functions,
+    and three in three.
+    """
     if number == 0:
         return Const(1)
     if number > len(bits):
@@ -72,8 +74,8 @@ def one_of(selected, values):
 class Picker(wiring.Component):
     """Gives the bits that are set one by one, the lowest first; of none, one that is no bit.
 
-    What comes next is known from the step before, and whether it may: registers say that the next
-    bits are taken, and that they are awaited, and neither a search nor a stall is waited for.
+    What is given next, and whether it may be, is worked out in the cycle before: so that no search
+    and no stall lies between a register and what it decides.
 
     Parameters
     ----------
@@ -110,12 +112,20 @@ class Picker(wiring.Component):
         m = Module()
         # What is given, what is left of it, and the same of the bits that come next. ``ends``: what
         # is given is the last bit, or nothing; ``left_ends``: of what is left, the same.
-        s1_valid, s1, s1_left, s1_left_ends = (
-            Signal(), register_like(self.o.payload), register_like(self.i.payload.bits), register())
-        valid, o, left, left_ends = (
-            Signal(), register_like(s1), register_like(s1_left), register())
-        ends, goes, moves, ready = Signal(init=1), Signal(), Signal(), Signal(init=1)
-        ends_next, moves_next = Signal(), Signal()
+        s1_valid = Signal()
+        s1 = register_like(self.o.payload)
+        s1_left = register_like(self.i.payload.bits)
+        s1_left_ends = register()
+        valid = Signal()
+        o = register_like(s1)
+        left = register_like(s1_left)
+        left_ends = register()
+        ends = Signal(init=1)
+        goes = Signal()
+        moves = Signal()
+        ready = Signal(init=1)
+        ends_next = Signal()
+        moves_next = Signal()
         bits = self.i.payload.bits
         m.d.comb += [
             self.o.payload.eq(o),
@@ -138,7 +148,8 @@ class Picker(wiring.Component):
         with m.If(ready):
             m.d.sync += [
                 s1_valid.eq(self.i.valid), s1.along.eq(self.i.payload.along),
-                s1.is_last.eq(~at_least(2, bits)), Cat(s1.bit, s1_left, s1_left_ends).eq(pick(bits)),
+                s1.is_last.eq(~at_least(2, bits)),
+                Cat(s1.bit, s1_left, s1_left_ends).eq(pick(bits)),
             ]
         with m.If(moves):
             m.d.sync += [valid.eq(s1_valid), o.eq(s1), left.eq(s1_left), left_ends.eq(s1_left_ends)]
@@ -223,7 +234,8 @@ class Skipper(wiring.Component):
             max_k=self.max_k, scale_block=self.scale_block)
         wiring.connect(m, wiring.flipped(self.i_values), unpacker.i_values)
         wiring.connect(m, unpacker.o, wiring.flipped(self.o))
-        s3_valid, s3 = Signal(), register(element_layout(self.max_k, self.scale_block))
+        s3_valid = Signal()
+        s3 = register(element_layout(self.max_k, self.scale_block))
         m.d.comb += [
             elements.go.eq(unpacker.has_room),
             unpacker.i.valid.eq(s3_valid),
@@ -252,7 +264,8 @@ class Skipper(wiring.Component):
         # The window that comes next; a cycle later, which of its chunks count.
         m.submodules.windows = windows = StreamBuffer(window)
         m.submodules.picker = picker = Picker(width=chunks, shape=window)
-        new, s0 = windows.i.payload, register_like(picker.i.payload)
+        new = windows.i.payload
+        s0 = register_like(picker.i.payload)
         m.d.comb += [
             self.i_mask.ready.eq(windows.i.ready),
             windows.i.valid.eq(self.i_mask.valid),
@@ -271,7 +284,8 @@ class Skipper(wiring.Component):
         s1, selected, is_last = (picker.o.payload[name] for name in ("along", "bit", "is_last"))
         s1_window = Signal(range(max(2, self.max_k // self.block)))
         number = Signal(range(chunks))
-        s2_valid, chunk = Signal(), register(chunk_layout(self.max_k), name="s2")
+        s2_valid = Signal()
+        chunk = register(chunk_layout(self.max_k), name="s2")
         m.d.comb += [
             picker.go.eq(queue.roomy),
             number.eq(encode(selected)),

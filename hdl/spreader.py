@@ -81,11 +81,18 @@ class Spreader(wiring.Component):
         # together. Stage 1: which bytes.
         moves = Signal()
         block, there = self.i_block.payload, self.i_block.valid
-        number, lane = Signal(5), register(3)
-        begins, at_last, ends = Signal(init=1), register(), Signal()
-        s1_valid, s1, s1_octet = Signal(), register(Wanted), register(8)
-        s1_number, s1_code = register(2), register(WidthCode)
-        s2_valid, s2 = Signal(), register(Wanted)
+        number = Signal(5)
+        lane = register(3)
+        begins = Signal(init=1)
+        at_last = register()
+        ends = Signal()
+        s1_valid = Signal()
+        s1 = register(Wanted)
+        s1_octet = register(8)
+        s1_number = register(2)
+        s1_code = register(WidthCode)
+        s2_valid = Signal()
+        s2 = register(Wanted)
         last_number = by_code(
             block.code, self.block // 8 - 1, self.block // 4 - 1, self.block // 2 - 1)
         octet_ends = by_code(block.code, 1, number[0], number[:2].all())
@@ -115,8 +122,10 @@ class Spreader(wiring.Component):
                              at_last.eq(number + 1 == last_number)]
 
         # Stage 2: the rank of each byte.
-        s3_valid, s3 = Signal(), register(Wanted)
-        s3_ranks, s3_count = [register(3, name=f"s3_rank{i}") for i in range(8)], register(4)
+        s3_valid = Signal()
+        s3 = register(Wanted)
+        s3_ranks = [register(3, name=f"s3_rank{i}") for i in range(8)]
+        s3_count = register(4)
         rank = ranks(s2.keep)
         with m.If(moves):
             m.d.sync += [
@@ -125,10 +134,16 @@ class Spreader(wiring.Component):
             ]
 
         # Stage 3: how many bytes of an item are `used`, and of this and the next with the word.
-        s4_valid, s4 = Signal(), Signal(Wanted, init={"ends": 1})
-        s4_used, s4_total, s4_next = register(range(9)), register(range(17)), register()
-        s4_ranks, s4_any = [register(3, name=f"s4_rank{i}") for i in range(8)], register()
-        used, total, need = Signal(range(9)), Signal(range(17)), Signal(range(9))
+        s4_valid = Signal()
+        s4 = Signal(Wanted, init={"ends": 1})
+        s4_used = register(range(9))
+        s4_total = register(range(17))
+        s4_next = register()
+        s4_ranks = [register(3, name=f"s4_rank{i}") for i in range(8)]
+        s4_any = register()
+        used = Signal(range(9))
+        total = Signal(range(17))
+        need = Signal(range(9))
         m.d.comb += [
             need.eq(Mux(s4_next, Cat(s4_total[:3], s4_total[4]), s4_total)),
             used.eq(Mux(s4.ends, 8, need)),
@@ -144,7 +159,9 @@ class Spreader(wiring.Component):
                 ]
 
         # Stage 4: the bytes of both.
-        current, can, steps = register(Item), Signal(), Signal()
+        current = register(Item)
+        can = Signal()
+        steps = Signal()
         m.d.comb += [
             can.eq(s4_valid & self.roomy),
             steps.eq(can & (~s4_next | self.i.valid) & (~s4.final | self.i_good.valid)),
@@ -165,13 +182,19 @@ class Spreader(wiring.Component):
 
     def _judge(self, m, steps, wanted, some, need, octets):
         """Stage 5: whether the bytes were there; what follows an error is no word any more."""
-        s5_valid, s5, s5_some, s5_good = Signal(), register(Wanted), register(), register()
-        s5_need, s5_octets = register(range(9)), register(range(9))
+        s5_valid = Signal()
+        s5 = register(Wanted)
+        s5_some = register()
+        s5_good = register()
+        s5_need = register(range(9))
+        s5_octets = register(range(9))
         m.d.sync += [
             s5_valid.eq(steps), s5.eq(wanted), s5_some.eq(some), s5_need.eq(need),
             s5_octets.eq(octets), s5_good.eq(self.i_good.payload),
         ]
-        short, dead, word = Signal(), Signal(), Signal(Spread)
+        short = Signal()
+        dead = Signal()
+        word = Signal(Spread)
         m.d.comb += [
             short.eq(s5.missing | (s5_some & (s5_need > s5_octets))),
             word.valid.eq(s5_valid & ~dead),
@@ -185,7 +208,9 @@ class Spreader(wiring.Component):
 
     def _spread(self, m, keep, word, lanes, sources):
         """Stages 5 and 6: the settings of a butterfly. Stages 7 and 8: it is passed backwards."""
-        s5_lanes, s6_lanes, s7_lanes = register(64), register(64), register(64)
+        s5_lanes = register(64)
+        s6_lanes = register(64)
+        s7_lanes = register(64)
         m.d.sync += [s5_lanes.eq(lanes), s6_lanes.eq(s5_lanes), s7_lanes.eq(s6_lanes)]
 
         def staged(values, stage, name):
@@ -210,7 +235,8 @@ class Spreader(wiring.Component):
         word = later(m, word, "s8_word")
         for bit in (1, 0):
             octets = exchange(octets, crosses[bit], bit)
-        s9_valid, s9_word = Signal(), register(PlainWord)
+        s9_valid = Signal()
+        s9_word = register(PlainWord)
         m.d.sync += [
             s9_valid.eq(word.valid),
             s9_word.data.eq(Cat(octet & keep.replicate(8)

@@ -93,7 +93,9 @@ class Squeezer(wiring.Component):
         # Stage 1: what is zero in each byte. Stage 2: which bytes are kept.
         s1 = later(m, self.i, "s1")
         s2 = later(m, s1, "s2")
-        s1_some, s1_top, s2_keep = register(8), register(8), register(8)
+        s1_some = register(8)
+        s1_top = register(8)
+        s2_keep = register(8)
         octets = [self.i.data.word_select(i, 8) for i in range(8)]
         m.d.sync += [
             s1_some.eq(Cat(octet[:7].any() for octet in octets)),
@@ -102,9 +104,11 @@ class Squeezer(wiring.Component):
         ]
 
         # Stage 3: the rank of each byte kept.
-        positive, s3_mask = Signal.like(s2), register(8)
+        positive = Signal.like(s2)
+        s3_mask = register(8)
         s3 = later(m, positive, "s3")
-        s3_keep, s3_count = register(8), register(4)
+        s3_keep = register(8)
+        s3_count = register(4)
         s3_ranks = [register(3, name=f"s3_rank{i}") for i in range(8)]
         rank = ranks(s2_keep)
         count = Signal(4)
@@ -130,13 +134,15 @@ class Squeezer(wiring.Component):
 
     def _targets(self, m, s3, keep, rank, count):
         """Stage 4: the lane of each byte; `held` bytes (at most 8) of the block wait before it."""
-        held, total = Signal(range(9)), Signal(range(17))
+        held = Signal(range(9))
+        total = Signal(range(17))
         step = Signal(data.StructLayout({
             "valid": 1, "full": 1, "begins": 1, "last": 1, "above": 8, "held": 4,
             "code": WidthCode, "final": 1}))
         lanes = [register(3, name=f"s4_lane{i}") for i in range(8)]
         s4_keep = register(8)
-        full, held_next = Signal(), Signal(range(9))
+        full = Signal()
+        held_next = Signal(range(9))
         m.d.comb += [
             total.eq(held + count),
             full.eq(total[4] | (total[3] & total[:3].any())),
@@ -171,7 +177,10 @@ class Squeezer(wiring.Component):
                 for name, lanes in (("data", data), ("active", active), ("target", targets)))
             previous, step = step, later(m, step, f"{stage}_step")
         # Lanes that `rest` has; what a block leaves there goes out behind its last word.
-        s7_flushes, s7_rests, done, joined = Signal(), Signal(8), Signal(SqueezerDone), register(64)
+        s7_flushes = Signal()
+        s7_rests = Signal(8)
+        done = Signal(SqueezerDone)
+        joined = register(64)
         leaves = step.valid & step.last
         m.d.comb += [
             done.valid.eq(leaves), done.tail.eq(step.held),

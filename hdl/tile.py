@@ -56,8 +56,11 @@ class TileCursor(wiring.Component):
         m = Module()
         # Two tiles are loaded at most, so the one after this always has a place to wait in: what
         # follows a tile is not for its last row to look up.
-        waiting, has_waiting = register(Tile), Signal()
-        moves, taken, tile = Signal(), Signal(), register(Tile)
+        waiting = register(Tile)
+        has_waiting = Signal()
+        moves = Signal()
+        taken = Signal()
+        tile = register(Tile)
         m.d.comb += [
             self.o.payload.eq(tile),
             taken.eq(self.o.valid & self.o.ready),
@@ -137,7 +140,8 @@ class TileBuffer(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i_b), loader.i_b)
         self._anchors(m, loader)
 
-        s1_word, s1_place = register_like(loader.o), Signal.like(loader.o_place)
+        s1_word = register_like(loader.o)
+        s1_place = Signal.like(loader.o_place)
         m.d.sync += [s1_word.eq(loader.o), s1_place.eq(loader.o_place)]
         m.d.comb += [
             self.o_word.slots.eq(loader.o),
@@ -150,7 +154,8 @@ class TileBuffer(wiring.Component):
         is_taken = Signal(2)
         m.submodules.tile = tile = TileCursor()
         m.submodules.force = force = TileCursor()
-        s2_place, s3_place = Signal.like(s1_place), Signal.like(s1_place)
+        s2_place = Signal.like(s1_place)
+        s3_place = Signal.like(s1_place)
         m.d.sync += [s2_place.eq(s1_place), s3_place.eq(s2_place)]
         for cursor, place in ((tile, s1_place), (force, s3_place)):
             m.d.comb += [cursor.tiles.eq(loader.tiles), cursor.done.eq(place.done),
@@ -193,10 +198,15 @@ class TileBuffer(wiring.Component):
         place, s2_place, s3_place = stages
         places = WINDOW.bit_length() - 1
         half = places // 2
-        s1_low, s1_high = register(1 << half), register(1 << places - half)
-        s2_index, s2_is_special = register(WINDOW), register()
-        s3_index, s3_is_special, s3_ends_window = register(WINDOW), register(), register()
-        gathered, window = Signal(WINDOW), Signal(WINDOW)
+        s1_low = register(1 << half)
+        s1_high = register(1 << places - half)
+        s2_index = register(WINDOW)
+        s2_is_special = register()
+        s3_index = register(WINDOW)
+        s3_is_special = register()
+        s3_ends_window = register()
+        gathered = Signal(WINDOW)
+        window = Signal(WINDOW)
         m.d.sync += [
             s1_low.eq(1 << place.row[:half]),
             s1_high.eq(1 << place.row[half:places]),
@@ -212,8 +222,9 @@ class TileBuffer(wiring.Component):
         with m.If(s3_place.write):
             m.d.sync += gathered.eq(Mux(s3_ends_window, 0, window))
 
-        s4_write, s4_address, s4_window = (
-            Signal(), register(len(mem.i_address)), register(WINDOW))
+        s4_write = Signal()
+        s4_address = register(len(mem.i_address))
+        s4_window = register(WINDOW)
         m.d.sync += [
             s4_write.eq(s3_place.write), s4_window.eq(window),
             s4_address.eq(Cat(s3_place.row[places:], s3_place.bank)),

@@ -77,8 +77,10 @@ class ValueUnpacker(wiring.Component):
 
         m.submodules.joined = joined = StreamBuffer(token)
         wiring.connect(m, joined.o, wiring.flipped(self.o))
-        word, has_word = register(WORD_WIDTH), Signal()
-        element, joins = placed.o.payload, Signal()
+        word = register(WORD_WIDTH)
+        has_word = Signal()
+        element = placed.o.payload
+        joins = Signal()
         m.d.comb += [
             joined.i.valid.eq(placed.o.valid & (~element.takes_value | has_word)),
             joins.eq(joined.i.ready & (~element.takes_value | has_word)),
@@ -94,7 +96,8 @@ class ValueUnpacker(wiring.Component):
     def _place(self, m, o, kept):
         """Say where each element's value lies in its word."""
         element, placed = self.i.payload, o.payload
-        place, following = Signal(range(OCTETS)), Signal(range(2 * OCTETS))
+        place = Signal(range(OCTETS))
+        following = Signal(range(2 * OCTETS))
         at = Signal(OCTETS)
 
         def choose(of_width):

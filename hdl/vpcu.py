@@ -40,7 +40,10 @@ Step = data.StructLayout({"clear": 1, "present": 1, "capture": 1, "release": 1})
 
 
 def row_layout(geometry):
-    """A row of A that is to come: what its operands and sums need of its anchor and its tile."""
+    """A row of A that is to come: what its operands and sums need of its anchor and its tile.
+
+    The weight is still without the row's anchor.
+    """
     return data.StructLayout({
         "anchor": geometry.anchor_shape, "format": FormatCode, "keep": 1, "drain": 1,
         "captured": captured,
@@ -173,7 +176,7 @@ class Vpcu(wiring.Component):
         return rows.o
 
     def _issue(self, m, tiles, results, source):
-        """Join token and row: (step, about the row, address of B's operand, decoded operand of A)."""
+        """Join token and row: (step, about its row, address of B's operand, A's decoded)."""
         geometry, token = self.geometry, self.i_a.payload
         rows = self._rows(m, tiles, source)
         row = rows.payload
@@ -181,8 +184,11 @@ class Vpcu(wiring.Component):
         # The sums of a row take as many cycles to leave as there are accumulators. ``wait`` is
         # negative two cycles before others may be captured, since the permission is a register.
         columns = geometry.lanes * COLUMNS
-        wait, may_capture = Signal(range(-1, columns - 2), init=-1), Signal()
-        captures, may_issue, issues = Signal(), Signal(), Signal()
+        wait = Signal(range(-1, columns - 2), init=-1)
+        may_capture = Signal()
+        captures = Signal()
+        may_issue = Signal()
+        issues = Signal()
         m.d.comb += [
             may_issue.eq(rows.valid & ~(token.last & row.drain & ~may_capture)),
             issues.eq(may_issue & self.i_a.valid),
@@ -236,13 +242,14 @@ class Vpcu(wiring.Component):
         # With the register in the lane and the one behind its memory, B comes with the operand.
         address = delayed(m, address, OPERAND_LATENCY - RAM_LATENCY - 2, "address")
         chain = {"word": tiles.o_word, "address": address, "a": a,
-                 "capture": steps[-1].capture, "selected": drain.selected,
-                 "reset": ResetSignal()}
+                 "capture": steps[-1].capture, "selected": drain.selected}
         sums = drain.sums
+        reset = delayed(m, ResetSignal(allow_reset_less=True), 1, "reset")
         for number in range(geometry.lanes):
             m.submodules[f"lane_{number}"] = lane = Lane(geometry=geometry, number=number)
             m.d.comb += [
                 *(getattr(lane, f"i_{name}").eq(value) for name, value in chain.items()),
+                lane.reset.eq(reset),
                 sums.eq(lane.o_sums),
             ]
             chain, sums = {name: getattr(lane, f"o_{name}") for name in chain}, lane.i_sums

@@ -30,6 +30,7 @@ from ..gen.config import Configuration
 from ..hdl.formats import Format, lookup
 from ..hdl.geometry import DECODE_LATENCY, LANE_LATENCY, OPERAND_LATENCY
 from ..hdl.lane import COLUMNS
+from ..hdl.skipper import SKIPPER_LATENCY
 from ..hdl.vpcu import ROW_LATENCY
 from .masks import WINDOW, NonZeros, count_blocks, packed
 from .tiling import MOST_ROWS, pieces, tile_columns, tile_words
@@ -38,7 +39,7 @@ __all__ = ["GemmWork", "cycles_of_each", "fewest_cycles", "gemm_cycles"]
 
 START = 1                                             # the first operation's way to the loader
 LOAD_LATENCY = DECODE_LATENCY + 3                     # last word to tile
-ISSUE_LATENCY = 18                                   # tile to the first operand's issue
+ISSUE_LATENCY = SKIPPER_LATENCY + 5                  # tile to the first operand's issue
 RELEASE_LATENCY = OPERAND_LATENCY + LANE_LATENCY + 2  # last operand to a free bank
 NEVER = -(1 << 62)
 

@@ -70,7 +70,7 @@ def test_the_order_of_the_elements_changes_no_bit(formats):
 
 
 @pytest.mark.parametrize("formats", [("e4m3", "e5m2"), ("fp32", "bf16")], ids="-".join)
-def test_the_first_result_is_valid_42_cycles_after_the_last_operand(formats):
+def test_the_first_result_is_valid_43_cycles_after_the_last_operand(formats):
     a, b = operands(formats, 1, 3, 8)
     plan, found, _, stamps = run(a, b, formats, tokens(a, [0, 1, 2]))
     latency = (OPERAND_LATENCY + LANE_LATENCY + DRAIN_LATENCY + ROUND_LATENCY

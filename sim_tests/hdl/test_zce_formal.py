@@ -9,7 +9,7 @@ from exactum.hdl.compressor import Compressor
 from exactum.hdl.decompressor import Decompressor
 from exactum.hdl.formats import FormatCode
 from exactum.hdl.header import HeaderReader
-from exactum.hdl.skipper import Skipper
+from exactum.hdl.skipper import SKIPPER_LATENCY, Skipper
 from exactum.hdl.unpacker import ValueUnpacker
 from sim_tests.formal import ProofFailed, prove, reach, saturating_count
 
@@ -66,13 +66,13 @@ def rows_end_once(m, dut):
     is_short = (counts & (counts - 1)) == 0
     m.d.sync += flows.eq(flows & dut.o.ready & dut.i_values.valid
                          & (~transfer(dut.i_mask) | is_short))
-    m.d.comb += [Assert(left <= entered), Assert(~flows | (entered <= left + 13))]
+    m.d.comb += [Assert(left <= entered), Assert(~flows | (entered <= left + SKIPPER_LATENCY + 1))]
 
 
 def test_skipper():
     prove(Skipper(block=8, max_k=16), words_are_numbered, tokens_of_the_first_window_are_right,
-          depth=16, contract=False)
-    prove(Skipper(block=8, max_k=16), rows_end_once, depth=16, contract=False)
+          depth=SKIPPER_LATENCY + 4, contract=False)
+    prove(Skipper(block=8, max_k=16), rows_end_once, depth=SKIPPER_LATENCY + 4, contract=False)
 
 
 def test_skipper_contract_for_all_time():
@@ -84,7 +84,7 @@ def test_skipper_mutant_is_refused(monkeypatch):
     monkeypatch.setattr(skipper, "encode", lambda selected: Mux(selected[-1], 0, encode(selected)))
     with pytest.raises(ProofFailed):
         prove(Skipper(block=8, max_k=16), words_are_numbered,
-              tokens_of_the_first_window_are_right, depth=16)
+              tokens_of_the_first_window_are_right, depth=SKIPPER_LATENCY + 4)
 
 
 def words_go_with_their_rows(m, dut):
