@@ -9,7 +9,8 @@ from exactum.benches.product_cases import random_bits
 from exactum.benches.stalls import PATTERNS
 from exactum.hdl.drain import DRAIN_LATENCY
 from exactum.hdl.formats import FORMATS
-from exactum.hdl.geometry import LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY
+from exactum.hdl.geometry import LANE_LATENCY, OPERAND_LATENCY, ROUND_LATENCY, Geometry
+from exactum.hdl.lane import COLUMNS, DrainStep
 from exactum.hdl.layouts import UNSCALED, ForceWindow, Result, skipper_token
 from exactum.hdl.results import RESULTS_LATENCY
 from exactum.hdl.vpcu import Vpcu
@@ -111,3 +112,21 @@ def test_stalls_change_nothing(source, sink):
     queue = tokens(a, [0, 1])
     assert (run(a, b, formats, queue, source=PATTERNS[source], sink=PATTERNS[sink])[1]
             == run(a, b, formats, queue)[1])
+
+
+def test_a_reset_forgets_what_is_selected():
+    """The columns before it leave, the others do not, and nothing goes to the next lane."""
+    for at in range(1, COLUMNS - 1):
+        step, seen = DrainStep(geometry=Geometry(**CONFIG.vpcu.model_dump())), []
+
+        async def bench(ctx, step=step, seen=seen, at=at):
+            for column in step.drained:
+                ctx.set(column.sum, 1)
+            for cycle in range(12):
+                ctx.set(step.i_selected, cycle == 0)
+                ctx.set(step.reset, cycle == at)
+                await ctx.tick()
+                seen.append((ctx.get(step.o.sum), ctx.get(step.o_selected)))
+
+        simulate(step, bench)
+        assert [sum(part) for part in zip(*seen, strict=True)] == [at + 1, 0]

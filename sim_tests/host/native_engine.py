@@ -1,4 +1,4 @@
-"""The compiled engine that tests share: two lanes of the default preset, compiled once."""
+"""The compiled engines that tests share: two lanes of the default preset, and eight narrow ones."""
 
 from functools import cache
 
@@ -7,13 +7,16 @@ from exactum.host.native import NativeUnit
 from exactum.host.native_engine import NativeEngine
 from sim_tests.repository import ROOT
 
-__all__ = ["CONFIG", "FOLDER", "engine"]
+__all__ = ["CONFIG", "FOLDER", "MANY_LANES", "engine"]
 
 CONFIG = preset("default").replace({"vpcu.lanes": 2})
+MANY_LANES = CONFIG.replace({
+    "vpcu.lanes": 8, "vpcu.formats": ["e4m3"], "vpcu.accumulator_width": 48, "vpcu.max_k": 2048,
+    "vpcu.scale_block": 0, "vpcu.b_depth": 256})
 FOLDER = ROOT / "build" / "native"
 
 
 @cache
-def engine():
+def engine(config=CONFIG):
     """The engine, kept between tests of one process and compiled once for all of them."""
-    return NativeEngine(CONFIG, NativeUnit.of("engine", CONFIG, FOLDER))
+    return NativeEngine(config, NativeUnit.of("engine", config, FOLDER))

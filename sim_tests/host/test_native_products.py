@@ -18,7 +18,7 @@ from exactum.host.numerics import from_bits, to_bits
 from exactum.host.orientation import choose
 from exactum.host.plan import plan_gemm
 from exactum.host.vectors import Vectors, anchors, factor, vectors
-from sim_tests.host.native_engine import CONFIG, FOLDER, engine
+from sim_tests.host.native_engine import CONFIG, FOLDER, MANY_LANES, engine
 
 PAIRS = pairs_of_formats(CONFIG)
 LONGEST = CONFIG.vpcu.max_k
@@ -141,21 +141,29 @@ def test_a_long_sum_holds_what_it_says():
     assert (case.b[:, 5] == FORMATS["fp16"].max_finite_bits).all()
 
 
-def test_a_reset_in_any_cycle_leaves_nothing_behind():
-    """Of a product given up halfway: the next one has its own bits, flags and cycles."""
+def test_many_lanes_bits_lost_and_cycles():
+    for case in sweep(MANY_LANES, 60, seed=16):
+        assert not (wrong := check(engine(MANY_LANES), case)), f"{case}: {wrong}"
+
+
+@pytest.mark.parametrize(("config", "formats"), [
+    (CONFIG, ("fp32", "bf16")), (CONFIG, ("e4m3", "e5m2")), (MANY_LANES, ("e4m3", "e4m3"))])
+def test_a_reset_in_any_cycle_leaves_nothing_behind(config, formats):
+    """A product is given up; the next one, of no index or a few, has its own bits and cycles."""
     random = torch.Generator().manual_seed(5)
-    pair, result = (FORMATS["fp32"], FORMATS["bf16"]), FORMATS["fp32"]
+    pair = tuple(FORMATS[fmt] for fmt in formats)
+    tested, columns = engine(config), 4 * config.vpcu.lanes + 1
     long, *short = (
         SweepCase(a=random_bits(pair[0], (m, k), random), b=random_bits(pair[1], (k, n), random),
-                  formats=pair, result=result, orientation="a", compress=False)
-        for m, k, n in ((3, 20, 4), (1, 0, 2), (2, 3, 1)))
-    whole = engine().gemm(long.a, long.b, ("fp32", "bf16")).cycles
-    for limit in range(1, whole, 3):
+                  formats=pair, result=FORMATS["fp32"], orientation="a", compress=False)
+        for m, k, n in ((3, 20, columns), (1, 0, columns), (2, 3, 1)))
+    whole = tested.gemm(long.a, long.b, formats, orientation="a", compress=False).cycles
+    for limit in range(1, whole):
         with pytest.raises(SimulationError, match=f"{limit} cycles are over"):
-            check(engine(), long, limit=limit)
-        engine().unit.reset()
+            check(tested, long, limit=limit)
+        tested.unit.reset()
         case = short[limit % 2]
-        assert not (wrong := check(engine(), case)), f"reset after {limit} cycles: {wrong}"
+        assert not (wrong := check(tested, case)), f"reset after {limit} cycles: {wrong}"
 
 
 def test_verilog_with_too_narrow_a_window_is_found():
