@@ -72,7 +72,7 @@ def _roles(rows: dict[tuple[str, str, str], dict], cell: Cell) -> Iterator[tuple
 def _padded(rows: dict[tuple[str, str, str], dict], cell: Cell) -> Iterator[tuple[str, ...]]:
     for part, case, figure in rows:
         if part == "padded text":
-            form = "{:.1%}" if "share" in figure else "{:.2f}"
+            form = "{:.1%}" if "share" in figure else "{:.3f}"
             yield case, figure, cell(part, case, figure, form, spread=True)
 
 
