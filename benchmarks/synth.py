@@ -4,6 +4,7 @@ Takes hours (two engines, each placed once per seed), and nothing of what is in 
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -59,31 +60,40 @@ def sums_only(design: str, engine: Synthesis) -> dict:
     return row | rest.plain() | {"fmax_mhz": [], "macs_per_second": {}, "longest_paths": []}
 
 
+def recorded() -> list[dict]:
+    """The rows of earlier runs."""
+    return json.loads(RESULTS.read_text("utf-8"))["rows"] if RESULTS.exists() else []
+
+
+def merged(old: list[dict], new: list[dict]) -> list[dict]:
+    """Old rows and the new ones in their place, in the order of the designs; no others."""
+    found = {row["design"]: row for row in [*old, *new]}
+    return [row for design, _, _ in designs() for name, row in found.items()
+            if name == design or name.startswith(f"{design}, without")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3, help="seeds of nextpnr, from 1 on")
     parser.add_argument("--jobs", type=int, default=1, help="seeds placed side by side")
-    parser.add_argument("--only", default="", help="designs so named; writes nothing")
+    parser.add_argument("--only", default="", help="designs so named; the others' rows stay")
     options = parser.parse_args()
-    rows, versions = [], {}
+    rows, command = [], f"python benchmarks/synth.py --seeds {options.seeds}"
     for design, unit, config in designs():
         if options.only not in design:
             continue
         with progress(design) as watch:
             found = synthesise(unit, config, WORK, seeds=range(1, options.seeds + 1),
                                by_module=config.name == "e4m3", jobs=options.jobs, watch=watch)
-        versions |= found.versions
-        rows.append(found.row(design))
-        if found.nodes:
-            rows.append(sums_only(design, found))
+        new = [found.row(design)] + ([sums_only(design, found)] if found.nodes else [])
+        rows += new
+        # After each design: what has taken an hour is not lost with what comes after it.
+        write_results(RESULTS, command, found.versions, merged(recorded(), new))
     output = Output(as_json=False, verbose=False, quiet=False)
     for table in (area_table(rows), rate_table(rows), path_table(rows)):
         output.table(*table)
         output.line()
-    if not options.only:
-        command = f"python benchmarks/synth.py --seeds {options.seeds}"
-        write_results(RESULTS, command, versions, rows)
-        print("written to benchmarks/results/synth.json")
+    print("written to benchmarks/results/synth.json")
 
 
 if __name__ == "__main__":
