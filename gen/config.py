@@ -106,10 +106,12 @@ class Softmax(_Model):
         ge=1, le=16, description="Elements taken in and given out per cycle.")
     max_length: PowerOfTwo = Field(
         ge=16, le=16384, description="Longest row, in elements.")
-    exp_segments: PowerOfTwo = Field(
-        ge=16, le=1024, description="Segments of the table of 2^f.")
-    reciprocal_segments: PowerOfTwo = Field(
-        ge=16, le=1024, description="Segments of the table of reciprocals.")
+    exp_entries: PowerOfTwo = Field(
+        ge=2048, le=16384, description="Entries of the table of e^-x.")
+    reciprocal_entries: PowerOfTwo = Field(
+        ge=2048, le=16384, description="Entries of the table of reciprocals.")
+    value_width: int = Field(
+        ge=18, le=22, description="Bits of both tables' values; one multiplier takes 18.")
 
 
 class Configuration(_Model):

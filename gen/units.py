@@ -57,7 +57,7 @@ def _skipper(config: "Configuration") -> dict[str, Any]:
 
 
 def _softmax(config: "Configuration") -> dict[str, Any]:
-    return config.softmax.model_dump()
+    return {**config.softmax.model_dump(), "target": config.target}
 
 
 UNITS = MappingProxyType({unit.name: unit for unit in (

@@ -8,7 +8,7 @@ from operator import or_
 
 from amaranth.hdl import *
 
-__all__ = ["any_of", "delayed", "normalise", "register", "register_like", "shift_left",
+__all__ = ["add", "any_of", "delayed", "normalise", "register", "register_like", "shift_left",
            "shift_right", "tree_sum"]
 
 
@@ -24,6 +24,11 @@ def register(shape=1, **options):
 def register_like(value, **options):
     """A `register` of the shape of a value."""
     return Signal.like(value, reset_less=True, src_loc_at=1, **options)
+
+
+def add(a, b, carry):
+    """a + b + carry, which Yosys maps to one carry chain."""
+    return (Cat(Const(1, 1), a) + Cat(carry, b))[1:]
 
 
 def any_of(values):

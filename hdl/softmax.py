@@ -1,30 +1,39 @@
 """The softmax unit: rows of elements in, rows of probabilities out (docs/softmax.md).
 
-     i --> PowerStage -+-> buffer of beats ------------> Probability (lanes) --> o
-                       |                                      ^
-                       +-> RowSum --> Reciprocal --> queue of rows
+     i --+-> InputStage -> buffer of numbers -----+
+         |                                        v
+         +-> Maximum ----> queue of rows ----> Passes --> o
 """
 
 from amaranth.hdl import *
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .softmax_layouts import Power, RowScale, SoftmaxOperation, row_beat
-from .softmax_output import Probability
-from .softmax_power import POWER_LATENCY, PowerStage
-from .softmax_reciprocal import Reciprocal
-from .softmax_sum import RowSum, sum_latency
-from .softmax_tables import MAX_LENGTH, exp2_table, reciprocal_table
+from .arithmetic import add, delayed
+from .softmax_input import InputStage
+from .softmax_layouts import NEVER_AT_ONCE, SoftmaxOperation, row_beat
+from .softmax_maximum import MAXIMUM_LATENCY, Maximum
+from .softmax_passes import PASS_LATENCY, Passes
+from .softmax_tables import MAX_LENGTH, exp_table, reciprocal_table
 
 __all__ = ["Softmax", "softmax_latency"]
 
-ROW_QUEUE = 16  # rows between i and o; more than softmax_latency(MAX_LANES) - 1 never stalls
+ROW_QUEUE = 16  # rows between the first pass and the second
 MAX_LANES = 16
+TARGETS = ("generic", "ecp5")
+
+# From a row's last beat going in to the beginning of its second pass.
+FIRST_LATENCY = 1 + MAXIMUM_LATENCY + 1
 
 
-def softmax_latency(lanes):
+def softmax_latency(beats):
     """Cycles from a row's last beat going in to its first coming out."""
-    return POWER_LATENCY + sum_latency(lanes) + 3
+    return FIRST_LATENCY + (beats - 1) + PASS_LATENCY
+
+
+def counted(number, up, down):
+    """The number, one more if ``up`` and one less if ``down``."""
+    return add(number, down.replicate(len(number)), up)
 
 
 class Softmax(wiring.Component):
@@ -36,8 +45,13 @@ class Softmax(wiring.Component):
         Elements of a beat, and so per cycle: a power of two in 1..16.
     max_length : int
         Longest row in elements, ``lanes`` to 16384.
-    exp_segments, reciprocal_segments : int
-        Segments of the tables of 2^f and of 1/s: powers of two in 16..1024.
+    exp_entries, reciprocal_entries : int
+        Entries of the tables of e^-x and of 1/s: powers of two in 2048..16384.
+    value_width : int
+        Bits of both tables' values, 18 to 22. Up to 18 a product takes one multiplier, two in each
+        lane.
+    target : str
+        Primitives, see ``Accumulate``.
 
     Members
     -------
@@ -50,13 +64,16 @@ class Softmax(wiring.Component):
 
     Timing
     ------
-    One beat per cycle, in and out at once; no bubble between operations or between rows of as many
-    beats. A row's first beat comes out ``softmax_latency(lanes)`` = 11 + log2(lanes) cycles after
-    its last went in, 3 after its sum is final, or else right behind the row before. ``i.ready``
-    falls while no operation waits; while ``o`` is stalled and the buffer (a row of ``max_length``
-    and more) is full; and while 16 rows are inside, which without a stall only short rows behind a
-    longer one can be. After reset everything is empty. ``o`` is combinational from the register
-    behind the multipliers.
+    One beat per cycle, in and out at once, a row in each of three passes; no bubble between
+    operations or between rows of as many beats. A row's first beat comes out
+    ``softmax_latency(beats)`` = beats + 18 cycles after its last went in: 5 to its maximum, beats -
+    1 to the last of the second pass, 14 from there, 3 of them after its sum is final; or else right
+    behind the row before. A row shorter than the one before it begins its third pass only then, so
+    that what follows may be a bubble, of the beats by which a next is longer than it. ``i.ready``
+    falls while no operation waits; while ``o`` is stalled and the buffer (two rows of
+    ``max_length`` and more) is full; and while 16 rows wait for their second pass, which without a
+    stall only short rows behind a longer one do. After reset everything is empty. ``o`` is
+    combinational from an addition's registers; a stall of it goes to clock enables.
 
     Numerics
     --------
@@ -67,25 +84,28 @@ class Softmax(wiring.Component):
     ------
     TypeError, ValueError
         If a parameter is not an int, or not a legal one.
-
-    Source: sums in absolute bins: Demmel and Nguyen, "Parallel reproducible summation", IEEE
-    Transactions on Computers 64(7), 2015, section 3; here with exact bins.
     """
 
-    def __init__(self, *, lanes, max_length, exp_segments, reciprocal_segments):
-        for name, value in (("lanes", lanes), ("max_length", max_length)):
+    def __init__(self, *, lanes, max_length, exp_entries, reciprocal_entries, value_width,
+                 target="generic"):
+        for name, value in (("lanes", lanes), ("max_length", max_length),
+                            ("value_width", value_width)):
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{name} is an int; got {value!r}")
         if not 1 <= lanes <= MAX_LANES or lanes & (lanes - 1):
             raise ValueError(f"lanes is a power of two in 1..{MAX_LANES}; got {lanes}")
         if not lanes <= max_length <= MAX_LENGTH:
             raise ValueError(f"max_length is in lanes..{MAX_LENGTH}; got {max_length}")
-        exp2_table(exp_segments)
-        reciprocal_table(reciprocal_segments)
+        if target not in TARGETS:
+            raise ValueError(f"target is one of {TARGETS}; got {target!r}")
+        exp_table(exp_entries, value_width)
+        reciprocal_table(reciprocal_entries, value_width)
         self.lanes = lanes
         self.max_length = max_length
-        self.exp_segments = exp_segments
-        self.reciprocal_segments = reciprocal_segments
+        self.exp_entries = exp_entries
+        self.reciprocal_entries = reciprocal_entries
+        self.value_width = value_width
+        self.target = target
         super().__init__({
             "i_operation": In(stream.Signature(SoftmaxOperation)),
             "i": In(stream.Signature(row_beat(lanes))),
@@ -94,19 +114,18 @@ class Softmax(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.power = power = PowerStage(lanes=self.lanes, segments=self.exp_segments)
-        m.submodules.sum = row_sum = RowSum(lanes=self.lanes, max_length=self.max_length)
-        m.submodules.reciprocal = reciprocal = Reciprocal(
-            max_length=self.max_length, segments=self.reciprocal_segments)
-        wiring.connect(m, row_sum.o, reciprocal.i)
-        m.d.comb += [
-            row_sum.i.payload.eq(power.o.payload),
-            row_sum.i.valid.eq(power.o.valid),
-        ]
+        # Room for a row in the second pass and one in the third.
+        beats = -(-self.max_length // self.lanes)
+        depth = 1 << (beats + softmax_latency(beats) - 1).bit_length()
+        passes = Passes(
+            lanes=self.lanes, max_length=self.max_length, exp_entries=self.exp_entries,
+            reciprocal_entries=self.reciprocal_entries, value_width=self.value_width,
+            target=self.target, depth=depth)
+        moves = Signal()
+        m.submodules.passes = EnableInserter(moves)(passes)
+        m.d.comb += moves.eq(self.o.ready | ~self.o.valid)
 
         # The first pass never stalls: what enters has its place in the buffer and in the queue.
-        beats = -(-self.max_length // self.lanes)
-        depth = 1 << (beats + softmax_latency(self.lanes) - 1).bit_length()
         free_beats, free_rows = Signal(range(depth + 1), init=depth), Signal(5, init=ROW_QUEUE)
         operation, row = self.i_operation.payload, Signal(16)
         enters, enters_last = Signal(), Signal()
@@ -115,80 +134,69 @@ class Softmax(wiring.Component):
             enters.eq(self.i.valid & self.i.ready),
             enters_last.eq(enters & self.i.payload.last),
             self.i_operation.ready.eq(enters_last & (row + 1 == operation.rows)),
-            power.i.valid.eq(enters),
-            power.i.payload.eq(self.i.payload),
-            power.format.eq(operation.format),
-            power.result.eq(operation.result),
         ]
         with m.If(enters_last):
             m.d.sync += row.eq(Mux(self.i_operation.ready, 0, row + 1))
-
-        leaves, leaves_last = Signal(), Signal()
         m.d.sync += [
-            free_beats.eq(free_beats - enters + leaves),
-            free_rows.eq(free_rows - enters_last + leaves_last),
+            free_beats.eq(counted(free_beats, self.o.valid & self.o.ready, enters)),
+            free_rows.eq(counted(free_rows, passes.ends & moves, enters_last)),
         ]
-        beat = self._buffer(m, power.o, leaves, depth)
-        scale, has_row = self._queue(m, reciprocal.o, leaves_last)
 
-        # The second pass.
-        s1_valid, s1_last = Signal(), Signal()
-        s1_count = Signal.like(beat.count)
-        moves = self.o.ready | ~s1_valid
+        m.submodules.input = input_stage = InputStage(
+            lanes=self.lanes, value_width=self.value_width)
         m.d.comb += [
-            leaves.eq(has_row & moves),
-            leaves_last.eq(leaves & beat.last),
-            self.o.valid.eq(s1_valid),
-            self.o.payload.count.eq(s1_count),
-            self.o.payload.last.eq(s1_last),
+            input_stage.i.valid.eq(enters),
+            input_stage.i.payload.eq(self.i.payload),
+            input_stage.format.eq(operation.format),
         ]
-        with m.If(moves):
-            m.d.sync += [s1_valid.eq(has_row), s1_count.eq(beat.count), s1_last.eq(beat.last)]
-        for i in range(self.lanes):
-            m.submodules[f"probability{i}"] = probability = Probability()
-            m.d.comb += [
-                probability.moves.eq(moves),
-                probability.power.eq(beat.powers[i]),
-                probability.scale.eq(scale),
-                self.o.payload.elements[i].eq(probability.o),
-            ]
+        self._buffer(m, input_stage.o, passes, moves, depth)
+        self._queue(m, input_stage.keys, enters, passes, moves)
+        m.d.comb += [
+            self.o.valid.eq(passes.o.valid),
+            self.o.payload.eq(passes.o.payload),
+        ]
         return m
 
-    def _buffer(self, m, i, leaves, depth):
-        """The oldest beat of the buffer; it is read anew each cycle until it leaves.
-
-        A row's beats were all written when its reciprocal is there, so a beat is never used in the
-        cycle after its writing.
-        """
-        layout = data.StructLayout({
-            "powers": data.ArrayLayout(Power, self.lanes), "count": range(self.lanes + 1),
-            "last": 1})
-        m.submodules.buffer = buffer = memory.Memory(shape=layout, depth=depth, init=[])
+    def _buffer(self, m, i, passes, moves, depth):
+        """Keeps the beats of the first pass for the second."""
+        m.submodules.buffer = buffer = memory.Memory(
+            shape=i.payload.shape(), depth=depth, init=[], attrs=NEVER_AT_ONCE)
         write, read = buffer.write_port(), buffer.read_port()
-        oldest = Signal(range(depth))
         m.d.comb += [
-            write.en.eq(i.valid),
-            *(write.data[name].eq(i.payload[name]) for name in ("powers", "count", "last")),
-            read.addr.eq(oldest + leaves),
+            write.en.eq(i.valid), write.data.eq(i.payload),
+            read.en.eq(moves),
+            passes.numbers.eq(read.data.numbers), passes.nan.eq(read.data.nan),
         ]
-        m.d.sync += [
-            write.addr.eq(write.addr + i.valid),
-            oldest.eq(read.addr),
-        ]
-        return read.data
+        m.d.sync += write.addr.eq(write.addr + i.valid)
+        with m.If(moves):
+            m.d.sync += read.addr.eq(read.addr + passes.reads)
 
-    def _queue(self, m, i, leaves):
-        """The scale of the oldest row, and whether there is one; the memory is its register."""
-        m.submodules.queue = queue = memory.Memory(shape=RowScale, depth=ROW_QUEUE, init=[])
+    def _queue(self, m, keys, enters, passes, moves):
+        """Finds each row's maximum and hands on the rows."""
+        info = passes.row.shape()
+        m.submodules.maximum = maximum = Maximum(lanes=self.lanes)
+        m.submodules.queue = queue = memory.Memory(shape=info, depth=ROW_QUEUE, init=[])
         write, read = queue.write_port(), queue.read_port(domain="comb")
-        rows = Signal(range(ROW_QUEUE + 1))
+
+        operation, beat = self.i_operation.payload, self.i.payload
+        cycles = 1 + MAXIMUM_LATENCY
+        valid = delayed(m, enters, cycles, "enters", reset_less=False)
+        last = delayed(m, beat.last, cycles, "last")
+        beats, rows = Signal.like(passes.row.beats), Signal(range(ROW_QUEUE + 1))
         m.d.comb += [
-            write.en.eq(i.valid),
-            write.data.eq(i.payload),
+            maximum.keys.eq(keys), maximum.valid.eq(valid), maximum.is_first.eq(beats == 0),
+            write.en.eq(valid & last),
+            write.data.key.eq(maximum.o), write.data.beats.eq(beats),
+            write.data.count.eq(delayed(m, beat.count, cycles, "count")),
+            write.data.format.eq(delayed(m, operation.format, cycles, "format")),
+            write.data.result.eq(delayed(m, operation.result, cycles, "result")),
+            passes.row.eq(read.data), passes.has_row.eq(rows.any()),
         ]
+        with m.If(valid):
+            m.d.sync += beats.eq(Mux(last, 0, beats + 1))
+        ends = passes.ends & moves
         m.d.sync += [
-            write.addr.eq(write.addr + i.valid),
-            read.addr.eq(read.addr + leaves),
-            rows.eq(rows + i.valid - leaves),
+            write.addr.eq(write.addr + write.en),
+            read.addr.eq(read.addr + ends),
+            rows.eq(counted(rows, write.en, ends)),
         ]
-        return read.data, rows.any()

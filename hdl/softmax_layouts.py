@@ -1,34 +1,23 @@
 """Payload layouts of the softmax unit's streams, outer and inner."""
 
-from amaranth.hdl import signed
-from amaranth.lib import data
+from amaranth.hdl import *
+from amaranth.lib import data, memory
 
 from .formats import FormatCode
-from .softmax_tables import BIN_WIDTH, INTEGER_WIDTH, VALUE_WIDTH
+from .softmax_tables import DISTANCE_WIDTH, OCTAVE_WIDTH
 
-__all__ = ["KEY_WIDTH", "TERM_WIDTH", "Power", "RowScale", "SoftmaxOperation", "power_beat",
-           "row_beat", "row_sum", "sum_width"]
+__all__ = ["KEY_WIDTH", "NEVER_AT_ONCE", "SoftmaxOperation", "fixed_width", "number", "power",
+           "row_beat", "row_info", "shared_lookups"]
 
 SoftmaxOperation = data.StructLayout({"format": FormatCode, "result": FormatCode, "rows": 16})
 """``rows`` rows (at least 1) of elements of ``format``, to probabilities of format ``result``."""
 
-Power = data.StructLayout({"value": VALUE_WIDTH, "octave": signed(INTEGER_WIDTH)})
-"""e^x = value * 2^(octave - 17); ``value`` is 0 for an element that does not count."""
+NEVER_AT_ONCE = {"no_rw_check": 1}
+"""Attributes of a memory of which no word is read while it is written: for that Yosys would add
+logic otherwise."""
 
-TERM_WIDTH = VALUE_WIDTH + (1 << BIN_WIDTH) - 1
-"""Bits of a power aligned to its bin."""
-
-KEY_WIDTH = INTEGER_WIDTH - BIN_WIDTH + 1
-"""Bits of a bin's key: its number, offset so that keys are unsigned, under a one; 0 for no bin."""
-
-RowScale = data.StructLayout({
-    "reciprocal": VALUE_WIDTH, "exponent": signed(INTEGER_WIDTH + 2), "undefined": 1,
-    "result": FormatCode,
-})
-"""What makes a row's powers probabilities: p = value * reciprocal * 2^(octave - exponent).
-
-``undefined``: every element is NaN.
-"""
+KEY_WIDTH = 32
+"""Bits of a key: an element's bits, left-aligned. Keys of one format compare by magnitude."""
 
 
 def row_beat(lanes):
@@ -41,23 +30,39 @@ def row_beat(lanes):
         "elements": data.ArrayLayout(32, lanes), "count": range(lanes + 1), "last": 1})
 
 
-def power_beat(lanes):
-    """A beat's powers, on their way to the buffer and to the sum.
+def fixed_width(value_width):
+    """Bits of a logit's magnitude in fixed point, modulo 2^DISTANCE_WIDTH."""
+    return DISTANCE_WIDTH + value_width
 
-    ``undefined``: it holds a NaN or a +Inf. ``result``: format of the row's probabilities.
+
+def number(value_width):
+    """A logit: its key, and its magnitude in units of 2^-value_width."""
+    return data.StructLayout({"key": KEY_WIDTH, "fixed": fixed_width(value_width)})
+
+
+def power(value_width):
+    """e^-distance = value * 2^(1 - value_width - octave)."""
+    return data.StructLayout({"value": value_width, "octave": OCTAVE_WIDTH})
+
+
+def row_info(lanes, max_beats):
+    """A row between the passes: its largest key, formats, beats less one, elements of the last."""
+    return data.StructLayout({
+        "key": KEY_WIDTH, "format": FormatCode, "result": FormatCode, "beats": range(max_beats),
+        "count": range(lanes + 1)})
+
+
+def shared_lookups(m, name, contents, width, addresses):
+    """What a table holds at each of ``addresses``, a cycle later: one memory for two of them.
+
+    Two, since a block RAM has two ports.
     """
-    return data.StructLayout({
-        "powers": data.ArrayLayout(Power, lanes), "count": range(lanes + 1), "last": 1,
-        "undefined": 1, "result": FormatCode})
-
-
-def sum_width(terms):
-    """Bits of a sum of that many terms in one bin."""
-    return TERM_WIDTH + (terms - 1).bit_length()
-
-
-def row_sum(max_length):
-    """The sum of a row over its two highest bins; ``key`` is that of the higher."""
-    return data.StructLayout({
-        "sum": sum_width(max_length) + (1 << BIN_WIDTH), "key": KEY_WIDTH, "undefined": 1,
-        "result": FormatCode})
+    found = []
+    for number in range(0, len(addresses), 2):
+        m.submodules[f"{name}{number // 2}"] = table = memory.Memory(
+            shape=unsigned(width), depth=len(contents), init=contents)
+        for address in addresses[number:number + 2]:
+            port = table.read_port()
+            m.d.comb += port.addr.eq(address)
+            found.append(port.data)
+    return found

@@ -1,101 +1,135 @@
-"""Softmax, last step: powers times the reciprocal, rounded once (rules S5 and S6)."""
+"""Softmax, third pass: powers times the reciprocal of their sum, rounded once (rules S5 and S6)."""
 
 from amaranth.hdl import *
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import normalise, shift_right
+from .arithmetic import delayed, register, register_like
 from .formats import FORMATS, FP32, FormatCode
-from .softmax_layouts import Power, RowScale
-from .softmax_tables import VALUE_WIDTH
+from .softmax_layouts import power, shared_lookups
+from .softmax_tables import OCTAVE_WIDTH
 
-__all__ = ["Probability"]
+__all__ = ["UNDEFINED", "Probabilities"]
 
-PRODUCT_WIDTH = 2 * VALUE_WIDTH
-KEPT = FP32.significand_width + 1   # significand and guard bit of the widest result
-LOWEST = -256                       # exponents from here down give zero in every format
+UNDEFINED = (1 << OCTAVE_WIDTH) - 1  # the octave of a row's NaNs
+
+TOP = FP32.mantissa_width + 2   # place of the product's highest bit, over the lowest result's
+FIELD_PLACES = (*range(15), *range(22, 31))  # of results: those of exponents and of NaNs
+FAR_SHIFT = 31                  # leaves nothing
+
+FIELD = data.StructLayout({"field": len(FIELD_PLACES), "shift": 5, "normals": 2})
 
 
-class Probability(wiring.Component):
-    """Multiplies a power by its row's reciprocal and rounds to the row's result format.
+def field(index):
+    """How to round a product of 11 bits: format, and q of 2^-q, the weight of its highest bit.
 
-    p = min(1, value * reciprocal * 2^(octave - exponent))
+    ``shift``: how far the product goes down if its highest bit is its lead. ``normals``: by how
+    much less, at most, if the lead is lower; then the result's exponent falls instead. ``field``:
+    the result but for what the product adds.
+    """
+    fmt = next((f for f in FORMATS.values() if f.code.value == index >> OCTAVE_WIDTH), None)
+    octave = index & (1 << OCTAVE_WIDTH) - 1
+    if fmt is None:
+        return 0
+    above = -fmt.min_exponent - octave  # octaves of normal numbers, the lowest excepted
+    normals = min(max(above, 0), 2)
+    bits = (above - normals << fmt.mantissa_width) if above > 0 else 0
+    shift = min(TOP - fmt.mantissa_width + max(-above, 0), FAR_SHIFT)
+    if octave == UNDEFINED:
+        bits, shift, normals = fmt.nan_bits, FAR_SHIFT, 0
+    if normals > shift & 3:
+        raise AssertionError(f"a shift of {shift} less {normals} borrows")
+    packed = sum((bits >> place & 1) << n for n, place in enumerate(FIELD_PLACES))
+    return FIELD.const({"field": packed, "shift": shift, "normals": normals}).as_bits()
+
+
+class Probabilities(wiring.Component):
+    """Multiplies a beat of powers by their row's reciprocal and rounds to the result's format.
+
+    probability = value * reciprocal * 2^(1 - 2 value_width - octave - place), cut off after
+    value_width bits, with ones for the two bits after them; rounded
+
+    Parameters
+    ----------
+    lanes, value_width : int
+        Of the powers.
 
     Members
     -------
-    moves : In(1)
-        Take ``power`` and ``scale`` at the end of the cycle.
-    power : In(Power)
-        The element's power.
-    scale : In(RowScale)
-        The row's.
-    o : Out(32)
-        The probability, right-aligned.
+    powers : In(ArrayLayout(power(value_width), lanes)), place : In, result : In(FormatCode)
+        A beat, its row's place and format. Octave + place is at most ``UNDEFINED`` = 255, the
+        octave of rows of NaN, whose place is 0.
+    reciprocal : In(value_width)
+        A cycle later.
+    o : Out(ArrayLayout(32, lanes))
+        The probabilities, right-aligned.
 
     Timing
     ------
-    ``o`` is combinational from the product's register: the cycle after ``moves``.
+    Latency 3 cycles, one beat per cycle; ``o`` is combinational from an addition's registers.
 
     Numerics
     --------
-    One rounding to nearest even, subnormals; the canonical NaN if the row is undefined.
+    One rounding to nearest even. With ones below it no product is half-way between two results
+    unless the lower is odd, so that the first bit left over decides.
     """
 
-    moves: In(1)
-    power: In(Power)
-    scale: In(RowScale)
-    o: Out(32)
+    def __init__(self, *, lanes, value_width, place_width):
+        self.lanes, self.value_width = lanes, value_width
+        super().__init__({
+            "powers": In(data.ArrayLayout(power(value_width), lanes)), "place": In(place_width),
+            "result": In(FormatCode), "reciprocal": In(value_width),
+            "o": Out(data.ArrayLayout(32, lanes)),
+        })
 
     def elaborate(self, platform):
         m = Module()
-
-        # Multiply. Low exponents are cut off, so that few bits are left to round by.
-        exponent = self.power.octave - self.scale.exponent
-        s1_product, s1_exponent = Signal(PRODUCT_WIDTH), Signal(signed(10))
-        s1_undefined, s1_result = Signal(), Signal(FormatCode)
-        with m.If(self.moves):
-            m.d.sync += [
-                s1_product.eq(self.power.value * self.scale.reciprocal),
-                s1_exponent.eq(Mux(exponent < LOWEST, LOWEST, exponent)),
-                s1_undefined.eq(self.scale.undefined),
-                s1_result.eq(self.scale.result),
+        octaves = []
+        for lane in range(self.lanes):
+            octave = Signal(OCTAVE_WIDTH, name=f"octave{lane}")
+            m.d.comb += octave.eq(self.powers[lane].octave + self.place)
+            octaves.append(octave)
+        fields = shared_lookups(m, "fields", [field(n) for n in range(8 << OCTAVE_WIDTH)],
+                                FIELD.size, [Cat(octave, self.result) for octave in octaves])
+        for lane in range(self.lanes):
+            width = self.value_width
+            s1_value = delayed(m, self.powers[lane].value, 1, f"value{lane}")
+            s2_product, s2 = register(2 * width, name=f"s2_product{lane}"), register(
+                FIELD, name=f"s2_field{lane}")
+            m.d.sync += [s2_product.eq(s1_value * self.reciprocal), s2.eq(fields[lane])]
+            moved = self._moved(m, Cat(Const(3, 2), s2_product[width:]), s2)
+            s3_moved, s3_field = register_like(moved, name=f"s3_moved{lane}"), register(
+                len(FIELD_PLACES), name=f"s3_field{lane}")
+            m.d.sync += [s3_moved.eq(moved), s3_field.eq(s2.field)]
+            placed = Signal(31, name=f"placed{lane}")
+            m.d.comb += [
+                *(placed[place].eq(s3_field[n]) for n, place in enumerate(FIELD_PLACES)),
+                self.o[lane].eq(placed + s3_moved[1:] + s3_moved[0]),
             ]
-
-        # The leading one is one of the product's upper four bits, or there is none.
-        shifted, zeros = normalise(m, s1_product, (2, 1))
-        lead = Signal(signed(11))
-        m.d.comb += lead.eq(s1_exponent + (PRODUCT_WIDTH - 1) - zeros)
-        is_zero = ~shifted[-1]
-
-        # The grid: narrower significands and subnormals leave further bits behind.
-        above, excess = Signal(signed(12)), Signal(range(FP32.mantissa_width))
-        with m.Switch(s1_result):
-            for fmt in FORMATS.values():
-                with m.Case(fmt.code):
-                    m.d.comb += [
-                        above.eq(lead - fmt.min_exponent),
-                        excess.eq(FP32.mantissa_width - fmt.mantissa_width),
-                    ]
-        is_subnormal = above < 0
-        drop, amount = Signal(signed(13)), Signal(range(32))
-        m.d.comb += [
-            drop.eq(excess - Mux(is_subnormal, above, 0)),
-            amount.eq(Mux(drop > 31, 31, drop)),  # from KEPT + 1 on only the sticky bit is left
-        ]
-        kept, is_inexact = shift_right(m, shifted[PRODUCT_WIDTH - KEPT:], amount)
-        sticky = is_inexact | shifted[:PRODUCT_WIDTH - KEPT].any()
-        rounded, field = Signal(KEPT), Signal(8)
-        m.d.comb += [
-            rounded.eq(kept[1:] + (kept[0] & (sticky | kept[1]))),
-            field.eq(Mux(is_subnormal | is_zero, 0, above)),
-        ]
-
-        # Pack: the hidden bit of the rounded significand completes the exponent field.
-        with m.Switch(s1_result):
-            for fmt in FORMATS.values():
-                with m.Case(fmt.code):
-                    one = fmt.bias << fmt.mantissa_width
-                    packed = Cat(Const(0, fmt.mantissa_width), field) + rounded
-                    m.d.comb += self.o.eq(Mux(s1_undefined, fmt.nan_bits,
-                                              Mux(~is_zero & (lead >= 0), one, packed)))
         return m
+
+    def _moved(self, m, product, place):
+        """The product on the result's grid, over the bit to round by.
+
+        Above its lead it has what the exponent field is to grow by: 2 for the highest bit, 1 for
+        the next, if that many octaves are normal; and the lead itself adds one more.
+        """
+        one, two = product[-1], product[-2]
+        normals = place.normals
+        grown = Cat(Mux(one, two, two & ~normals[1]),
+                    Mux(one, ~normals[0], two & normals[1]),
+                    one & normals.any())
+        # Of the shifts of normal numbers this borrows nothing from the bits above (`field`).
+        less, lowest = Signal(2), Signal(2)
+        m.d.comb += [
+            less.eq(Mux(one, 0, Mux(normals[1], Mux(two, 1, 2), normals[0]))),
+            lowest.eq(place.shift[:2] - less),
+        ]
+        amount = Cat(lowest, place.shift[2:])
+        # The lowest bits of the amount come last: they wait for the lead.
+        moved = Cat(Const(0, TOP + 2 - len(product)), product[:-2], grown)
+        for bit in reversed(range(len(amount))):
+            following = Signal(TOP + 3, name=f"moved{1 << bit}")
+            m.d.comb += following.eq(Mux(amount[bit], moved[1 << bit:], moved))
+            moved = following
+        return moved[:TOP + 1]

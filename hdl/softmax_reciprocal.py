@@ -1,68 +1,53 @@
-"""Softmax, third step: the reciprocal of a row's sum (rule S5)."""
+"""Softmax, third pass: the reciprocal of a row's sum (rule S5)."""
 
 from amaranth.hdl import *
-from amaranth.lib import stream, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import normalise
-from .softmax_layouts import RowScale, row_sum
-from .softmax_power import Interpolator
-from .softmax_tables import BIN_WIDTH, ROW_FRACTION_WIDTH, VALUE_WIDTH, reciprocal_table
+from .arithmetic import register
+from .softmax_layouts import shared_lookups
+from .softmax_tables import reciprocal_table
 
 __all__ = ["Reciprocal"]
 
 
 class Reciprocal(wiring.Component):
-    """Turns a row's sum s * 2^m into the reciprocal of s and the exponent of its probabilities.
+    """Looks up the reciprocal of 1 + fraction.
 
     Parameters
     ----------
-    max_length : int
-        Longest row, in elements.
-    segments : int
-        Segments of the table of 1/s.
+    entries, value_width : int
+        Of the table.
 
     Members
     -------
-    i : In(stream of row_sum(max_length), always ready)
-        Sums.
-    o : Out(stream of RowScale, always ready)
-        Their reciprocals.
+    fraction : In(value_width)
+        The fraction, a memory's address.
+    load : In(1)
+        A cycle later: take its reciprocal.
+    o : Out(value_width)
+        The reciprocal last taken, in units of 2^-value_width.
 
     Timing
     ------
-    One row per cycle, latency 1 cycle; the multiplication behind the table is combinational.
+    Latency 2 cycles, one row per cycle.
     """
 
-    def __init__(self, *, max_length, segments):
-        self.max_length = max_length
-        self.segments = segments
+    def __init__(self, *, entries, value_width):
+        self.entries, self.value_width = entries, value_width
         super().__init__({
-            "i": In(stream.Signature(row_sum(max_length), always_ready=True)),
-            "o": Out(stream.Signature(RowScale, always_ready=True)),
-        })
+            "fraction": In(value_width), "load": In(1), "o": Out(value_width)})
 
     def elaborate(self, platform):
         m = Module()
-        row, scale = self.i.payload, self.o.payload
-
-        # The leading one is at least that of the smallest value in the higher bin, so the steps
-        # (63 places) bring it to the top.
-        width = len(row.sum)
-        shifted, zeros = normalise(m, row.sum, (32, 16, 8, 4, 2, 1))
-        m.submodules.reciprocal = reciprocal = Interpolator(table=reciprocal_table(self.segments))
-        m.d.comb += [
-            reciprocal.fraction.eq(shifted[width - 1 - ROW_FRACTION_WIDTH:width - 1]),
-            scale.reciprocal.eq(reciprocal.value),
-        ]
-
-        top_bin = Cat(row.key[:-2], ~row.key[-2]).as_signed()
-        place = Signal(range(width + VALUE_WIDTH))
-        m.d.comb += place.eq(width - 1 - zeros + VALUE_WIDTH)
-        m.d.sync += [
-            self.o.valid.eq(self.i.valid),
-            scale.exponent.eq(Cat(Const(0, BIN_WIDTH), top_bin - 1).as_signed() + place),
-            scale.undefined.eq(row.undefined),
-            scale.result.eq(row.result),
-        ]
+        table = reciprocal_table(self.entries, self.value_width)
+        base, = shared_lookups(m, "bases", table.bases, table.base_width,
+                               [self.fraction[table.offset_width:]])
+        fall, = shared_lookups(m, "falls", table.falls, table.fall_width,
+                               [Cat(self.fraction[:table.offset_width],
+                                    self.fraction[table.input_width - table.segment_width:])])
+        s2_value = register(self.value_width)
+        with m.If(self.load):
+            m.d.sync += s2_value.eq((base - fall)[table.base_width - self.value_width:])
+        m.d.comb += self.o.eq(s2_value)
         return m

@@ -1,157 +1,102 @@
-"""Softmax, second step: the row's sum over its two highest bins, exact in any order (rule S4)."""
+"""Softmax, second pass: the row's sum, exact in any order, and its leading bits (rule S4)."""
 
 from amaranth.hdl import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import shift_left
-from .formats import FormatCode
-from .softmax_layouts import KEY_WIDTH, TERM_WIDTH, power_beat, row_sum, sum_width
-from .softmax_tables import BIN_WIDTH
+from .arithmetic import add, register, register_like
+from .softmax_power import term
+from .softmax_tables import SUM_GUARD_WIDTH
 
-__all__ = ["RowSum", "sum_latency"]
+__all__ = ["SUM_LATENCY", "RowSum"]
 
-
-def sum_latency(lanes):
-    """Cycles from a row's last beat to its sum: align, a level of the tree each, collect, join."""
-    return 3 + (lanes - 1).bit_length()
-
-
-def partial_sum(terms):
-    """The sum of up to so many terms: key of the highest bin, sum in it, sum in the next lower."""
-    return data.StructLayout({
-        "key": KEY_WIDTH, "high": sum_width(terms), "low": sum_width(terms)})
-
-
-class Merger(wiring.Component):
-    """Adds two partial sums; what is in neither the higher of both bins nor the next is left out.
-
-    Which elements those are follows from the highest bin alone, so the order does not matter.
-    """
-
-    def __init__(self, *, terms_a, terms_b, terms_o):
-        super().__init__({
-            "a": In(partial_sum(terms_a)), "b": In(partial_sum(terms_b)),
-            "o": Out(partial_sum(terms_o)),
-        })
-
-    def elaborate(self, platform):
-        m = Module()
-        lead = Signal(signed(KEY_WIDTH + 1))
-        m.d.comb += lead.eq(self.a.key - self.b.key)
-        is_a_top, is_b_top = lead >= 0, lead <= 0
-
-        def low(part, is_top, is_next):
-            return Mux(is_top, part.low, Mux(is_next, part.high, 0))
-
-        m.d.comb += [
-            self.o.key.eq(Mux(is_a_top, self.a.key, self.b.key)),
-            self.o.high.eq(Mux(is_a_top, self.a.high, 0) + Mux(is_b_top, self.b.high, 0)),
-            self.o.low.eq(low(self.a, is_a_top, lead == -1) + low(self.b, is_b_top, lead == 1)),
-        ]
-        return m
+SUM_LATENCY = 3
 
 
 class RowSum(wiring.Component):
-    """Adds up a row's powers: sum = sum of value * 2^(octave - 32 (top bin - 1)).
+    """Adds up a row's terms and cuts the sum to s * 2^place, s in [1, 2).
 
     Parameters
     ----------
     lanes : int
-        Elements of a beat, a power of two.
+        Terms of a beat, a power of two.
     max_length : int
         Longest row, in elements.
+    value_width : int
+        Fraction bits of s, and as in `term`.
 
     Members
     -------
-    i : In(stream of power_beat(lanes), always ready)
-        Powers.
-    o : Out(stream of row_sum(max_length), always ready)
-        One for each row.
+    terms : In(ArrayLayout(term(value_width), lanes))
+        A beat.
+    valid, is_last : In(1)
+        It counts; it is its row's last: both 2 cycles after the beat.
+    fraction : Out(value_width)
+        s less 1 for the row up to this beat, ``SUM_LATENCY`` - 1 cycles after it: combinational, to
+        be a memory's address.
+    place : Out(range(places))
+        The place of the last row that ended, ``SUM_LATENCY`` (3) cycles after its last beat.
 
     Timing
     ------
-    One beat per cycle; a row's sum comes ``sum_latency(lanes)`` cycles after its last beat.
+    One beat per cycle. The place is looked for beside the addition, in both addends, and then off
+    by one at most.
 
     Numerics
     --------
-    Exact over the bins h and h - 1, h the highest of any element that counts. If there is none the
-    row is undefined.
+    Exact: each adder's carry takes one of the terms' halves. s is cut off.
     """
 
-    def __init__(self, *, lanes, max_length):
-        self.lanes = lanes
-        self.max_length = max_length
+    def __init__(self, *, lanes, max_length, value_width):
+        self.lanes, self.max_length = lanes, max_length
+        self.value_width = value_width
+        self.places = max_length.bit_length()
         super().__init__({
-            "i": In(stream.Signature(power_beat(lanes), always_ready=True)),
-            "o": Out(stream.Signature(row_sum(max_length), always_ready=True)),
+            "terms": In(data.ArrayLayout(term(value_width), lanes)),
+            "valid": In(1), "is_last": In(1),
+            "fraction": Out(value_width), "place": Out(range(self.places)),
         })
 
     def elaborate(self, platform):
         m = Module()
-        beat = self.i.payload
+        terms = [(self.terms[lane].value, self.terms[lane].half) for lane in range(self.lanes)]
+        levels = (self.lanes - 1).bit_length()
+        first = max(min(levels, 1), levels - 2)
+        for number, count in enumerate((first, levels - first), 1):
+            for _ in range(count):
+                terms = [(add(a, b, a_half), b_half) for (a, a_half), (b, b_half)
+                         in zip(terms[::2], terms[1::2], strict=True)]
+            stage = [(register_like(value, name=f"s{number}_value{n}"),
+                      register(name=f"s{number}_half{n}"))
+                     for n, (value, _) in enumerate(terms)]
+            m.d.sync += [Cat(new).eq(Cat(old)) for new, old in zip(stage, terms, strict=True)]
+            terms = stage
+        (value, half), = terms
 
-        # Align each power to its bin.
-        parts = []
-        for i in range(self.lanes):
-            power = beat.powers[i]
-            part = Signal(partial_sum(1), name=f"s1_part{i}")
-            shift, number = power.octave[:BIN_WIDTH], power.octave[BIN_WIDTH:]
-            m.d.sync += [
-                part.key.eq(Mux(power.value.any(), Cat(number[:-1], ~number[-1], 1), 0)),
-                part.high.eq(shift_left(m, power.value, shift, width=TERM_WIDTH)),
-            ]
-            parts.append(part)
+        width = self.value_width + SUM_GUARD_WIDTH + self.places
+        so_far, total = Signal(width), Signal(width)
+        m.d.comb += total.eq(add(so_far, value, half))
+        with m.If(self.valid):
+            m.d.sync += so_far.eq(total)
+            with m.If(self.is_last):
+                m.d.sync += so_far.eq(0)
 
-        # Merge the lanes, by pairs.
-        terms = 1
-        while len(parts) > 1:
-            merged = []
-            for i in range(len(parts) // 2):
-                m.submodules[f"merge{2 * terms}_{i}"] = merger = Merger(
-                    terms_a=terms, terms_b=terms, terms_o=2 * terms)
-                part = Signal(partial_sum(2 * terms), name=f"s{2 * terms}_part{i}")
-                m.d.comb += [merger.a.eq(parts[2 * i]), merger.b.eq(parts[2 * i + 1])]
-                m.d.sync += part.eq(merger.o)
-                merged.append(part)
-            parts, terms = merged, 2 * terms
-        valid, last, undefined, result = self._delayed(m, sum_latency(self.lanes) - 2)
-
-        # Collect the beats of the row.
-        m.submodules.collect = collect = Merger(
-            terms_a=self.max_length, terms_b=terms, terms_o=self.max_length)
-        so_far, so_far_undefined = Signal(partial_sum(self.max_length)), Signal()
-        is_first, is_done, done_result = Signal(init=1), Signal(), Signal(FormatCode)
-        m.d.comb += [
-            collect.a.eq(Mux(is_first, 0, so_far.as_value())),
-            collect.b.eq(parts[0]),
-        ]
-        m.d.sync += [is_done.eq(valid & last), done_result.eq(result)]
-        with m.If(valid):
-            m.d.sync += [
-                so_far.eq(collect.o),
-                so_far_undefined.eq(undefined | (so_far_undefined & ~is_first)),
-                is_first.eq(last),
-            ]
-
-        # Join both bins.
-        row = self.o.payload
-        m.d.sync += [
-            self.o.valid.eq(is_done),
-            row.sum.eq(Cat(Const(0, 1 << BIN_WIDTH), so_far.high) + so_far.low),
-            row.key.eq(so_far.key),
-            row.undefined.eq(so_far_undefined | (so_far.key == 0)),
-            row.result.eq(done_result),
-        ]
+        # The leading one of either addend, or of none in a row that is undefined.
+        one = self.value_width + SUM_GUARD_WIDTH
+        leads, place, is_above = (so_far | value)[one:], Signal(range(self.places)), Signal()
+        m.d.comb += is_above.eq(total[one + 1])
+        for n in range(1, self.places):
+            with m.If(leads[n]):
+                m.d.comb += [place.eq(n), is_above.eq(total[one + n + 1:one + n + 2].any())]
+        found = total[SUM_GUARD_WIDTH:]
+        for n in reversed(range(len(place))):
+            following = Signal(min(len(found), self.value_width + 1 + (1 << n)),
+                               name=f"found{n}")
+            m.d.comb += following.eq(Mux(place[n], found[1 << n:], found))
+            found = following
+        m.d.comb += self.fraction.eq(Mux(is_above, found[1:], found))
+        s3_place = register_like(self.place)
+        with m.If(self.valid & self.is_last):
+            m.d.sync += s3_place.eq(place + is_above)
+        m.d.comb += self.place.eq(s3_place)
         return m
-
-    def _delayed(self, m, cycles):
-        """Valid, last, undefined and result of the beat that many cycles ago."""
-        beat = self.i.payload
-        fields = (self.i.valid, beat.last, beat.undefined, beat.result)
-        for number in range(1, cycles + 1):
-            stage = [Signal.like(field, name=f"d{number}_{name}") for field, name in
-                     zip(fields, ("valid", "last", "undefined", "result"), strict=True)]
-            m.d.sync += [new.eq(old) for new, old in zip(stage, fields, strict=True)]
-            fields = stage
-        return fields

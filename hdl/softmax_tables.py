@@ -1,170 +1,211 @@
-"""What softmax's gateware and golden model share: field widths, the two tables, their bounds.
+"""What softmax's gateware and golden model share: field widths, the tables, their error bounds.
 
 Tables are integers; the arithmetic on them is written twice, once in gateware and once in torch.
 The contract is docs/softmax.md.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
 
-__all__ = ["BIN_WIDTH", "CODE_BASE", "CODE_EXPONENT", "CODE_SHIFT", "FRACTION_WIDTH",
-           "INTEGER_WIDTH", "LOG2E", "LOG2E_FRACTION", "MAX_LENGTH", "ROW_FRACTION_WIDTH",
-           "VALUE_WIDTH", "Table", "exp2_table", "probability_error", "reciprocal_table"]
+__all__ = ["DISTANCE_WIDTH", "FAR", "MAX_LENGTH", "OCTAVE_WIDTH", "STEP_WIDTH", "SUM_GUARD_WIDTH",
+           "VALUE_WIDTHS", "Bipartite", "Steps", "exp_table", "probability_error",
+           "reciprocal_table", "step_table"]
 
-LOG2E = 0xB8AA3B            # log2(e) rounded to fp32's 24 bits; its error is 2^-25.6
-LOG2E_FRACTION = 23
-FRACTION_WIDTH = 20         # fraction bits of t = x log2(e)
-CODE_EXPONENT = 31          # from |x| = 2^31 on, t is a code in the order of x (rule S2) ...
-CODE_BASE = 1 << 32         # ... that starts above every t computed from x = value * log2(e) ...
-CODE_SHIFT = 8              # ... and keeps different x at least 2^8 apart
-INTEGER_WIDTH = 39          # signed integer part of t, codes included
-BIN_WIDTH = 5               # a bin of the row sum spans 2^5 octaves
-VALUE_WIDTH = 18            # bits of a table's value: 2^f has 17 fraction bits, 1/s has 18
-ROW_FRACTION_WIDTH = 20     # fraction bits of the normalised row sum
-MAX_LENGTH = 16384          # longest row of any configuration
+VALUE_WIDTHS = range(18, 23)  # bits of a table's value: 18 is what one multiplier takes
+DISTANCE_WIDTH = 8            # integer bits of a distance to the maximum; from 2^7 on e^-d is zero
+STEP_WIDTH = 3                # a distance's first table goes in steps of 2^-3
+OCTAVE_WIDTH = 8              # bits of a power's octave
+FAR = 224                     # the octave of an element that is zero in every format
+SUM_GUARD_WIDTH = 10          # fraction bits of the row's sum beyond those of a value
+MAX_LENGTH = 16384            # longest row of any configuration
 
-_GUARD_WIDTH = 3            # bits of an entry under the value's last
-_LOG2E_ERROR = Fraction(1, 48 * 10 ** 6)
+_GUARD_WIDTH = 2              # bits of an entry under the value's last
 _LN2 = Decimal("0.69314718055994530941723212145817656807550013436026")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """A convex function on [1, 2) or [0, 1), interpolated linearly over equal segments.
+class Bipartite:
+    """A falling convex function of x, a fraction of three parts: segment, step, offset.
 
-    value(x) = (base[i] * 2^low_width + slope[i] * low) >> drop_width, in units of the value's
-    last bit, where i is the upper and low the lower part of x's fraction, and slope counts
-    downwards for a falling function. Rounding is folded into the bases.
+    value(x) = (bases[segment, step] - falls[segment, offset]) >> 2, in units of 2^-value_width
+
+    Both tables are addressed by their two parts, the segment above. A segment has one slope for all
+    of its steps, so that nothing is multiplied. The cut's rounding is folded into the bases.
 
     Parameters
     ----------
-    low_width : int
-        Bits of x's fraction under the segment's index.
-    falling : bool
-        Whether slope * low is subtracted.
-    bases, slopes : tuple of int
-        One entry each per segment, non-negative.
+    value_width, input_width : int
+        Bits of a value, all of them fraction, and of x.
+    offset_width, segment_width : int
+        Bits of x's lowest and highest part.
+    bases, falls : tuple of int
+        Non-negative.
     error : Fraction
         Bound of the value's relative error, for every x.
+
+    Source: Das Sarma and Matula, "Faithful bipartite ROM reciprocal tables", ARITH-12, 1995;
+    Schulte and Stine, "Symmetric bipartite tables for accurate function approximation", ARITH-13,
+    1997.
     """
 
-    low_width: int
-    falling: bool
+    value_width: int
+    input_width: int
+    offset_width: int
+    segment_width: int
     bases: tuple[int, ...]
-    slopes: tuple[int, ...]
+    falls: tuple[int, ...]
     error: Fraction
-
-    @property
-    def segments(self) -> int:
-        """Number of segments, a power of two."""
-        return len(self.bases)
 
     @property
     def base_width(self) -> int:
         """Bits of a base."""
-        return VALUE_WIDTH + _GUARD_WIDTH
+        return self.value_width + _GUARD_WIDTH
 
     @property
-    def slope_width(self) -> int:
-        """Bits of the largest slope."""
-        return max(self.slopes).bit_length()
+    def fall_width(self) -> int:
+        """Bits of the largest fall."""
+        return max(self.falls).bit_length()
 
-    @property
-    def drop_width(self) -> int:
-        """Bits dropped from the interpolated sum."""
-        return self.low_width + _GUARD_WIDTH
+    def value(self, x: int) -> int:
+        """The value at x: for checks of the tables, used by neither gateware nor golden model."""
+        offset = x & (1 << self.offset_width) - 1
+        segment = x >> self.input_width - self.segment_width
+        fall = self.falls[segment << self.offset_width | offset]
+        return self.bases[x >> self.offset_width] - fall >> _GUARD_WIDTH
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The first table of a distance: at each multiple h of 2^-3, e^-h = 2^(1 - octave) * e^-rest.
+
+    Parameters
+    ----------
+    octaves : tuple of int
+        0 to 185.
+    rests : tuple of int
+        In units of 2^-(value_width + 1), in (0, 1).
+    error : Fraction
+        How far a rest is off at most, in units of 1.
+    """
+
+    octaves: tuple[int, ...]
+    rests: tuple[int, ...]
+    error: Fraction
 
 
 @cache
-def exp2_table(segments: int = 64) -> Table:
-    """2^f for f in [0, 1) with ``FRACTION_WIDTH`` bits; the value's last bit weighs 2^-17.
-
-    Source: the chord over a segment of width h lies at most (h ln 2)^2 / 8 above 2^f, relatively;
-    lowered by half of that, its error is (h ln 2)^2 / 16.
-    """
-    return _interpolate(
-        segments, FRACTION_WIDTH, VALUE_WIDTH - 1, falling=False,
-        function=lambda f: (f * _LN2).exp(),
-        tangent=lambda slope: (slope / _LN2).ln() / _LN2,
-        goal=Fraction(1, 33))
+def exp_table(entries: int = 4096, value_width: int = 18) -> Bipartite:
+    """e^-x for x in [0, 1), of ``value_width + 1`` bits."""
+    return _bipartite(entries, value_width, value_width + 1, lambda x: math.exp(-x),
+                      slope=lambda x: math.exp(-x), steepest=lambda slope: -math.log(slope),
+                      shift=0.0)
 
 
 @cache
-def reciprocal_table(segments: int = 128) -> Table:
-    """1/s for s in [1, 2) with ``ROW_FRACTION_WIDTH`` bits; the value's last bit weighs 2^-18.
+def reciprocal_table(entries: int = 4096, value_width: int = 18) -> Bipartite:
+    """1 / (1 + x) for x in [0, 1) that was cut off after ``value_width`` bits."""
+    return _bipartite(entries, value_width, value_width, lambda x: 1 / (1 + x),
+                      slope=lambda x: (1 + x) ** -2,
+                      steepest=lambda slope: slope ** -0.5 - 1, shift=0.5)
 
-    Source: the chord over a segment of width h lies at most h^2 / 4 above 1/s, relatively; lowered
-    by half of that, its error is h^2 / 8.
+
+@cache
+def step_table(entries: int = 4096, value_width: int = 18) -> Steps:
+    """The first table to ``exp_table`` of the same parameters.
+
+    e^-0 comes out as exactly 1, and no power above it: so a row's sum is at least 1, and a
+    probability at most.
     """
-    return _interpolate(
-        segments, ROW_FRACTION_WIDTH, VALUE_WIDTH, falling=True,
-        function=lambda f: 1 / (1 + f),
-        tangent=lambda slope: 1 / (-slope).sqrt() - 1,
-        goal=Fraction(1, 8))
+    table, unit = exp_table(entries, value_width), 2 ** (value_width + 1)
+    octaves, rests = [], []
+    with localcontext(prec=40):
+        for step in range(1 << DISTANCE_WIDTH - 1 + STEP_WIDTH):
+            h = Decimal(step) / (1 << STEP_WIDTH)
+            octaves.append(int((h / _LN2).to_integral_value("ROUND_CEILING")))
+            rests.append(round((h - (octaves[-1] - 1) * _LN2) * unit) if step else 0)
+        near = round(_LN2 * unit)
+    half, around = 1 << value_width - 1, 4 << table.offset_width
+    rests[0] = min((x for x in range(near - around, near + around) if table.value(x) == half),
+                   key=lambda x: abs(x - near))
+    if any(table.value(rests[0] + 2 * low) > half for low in range(64)):
+        raise AssertionError("a power is above 1")
+    if table.value(min(rests)) >> value_width or max(rests) + unit // 8 > unit:
+        raise AssertionError("a rest leaves the table")
+    error = Fraction(1 + abs(rests[0] - near), unit)
+    return Steps(octaves=tuple(octaves), rests=tuple(rests), error=error)
 
 
-def probability_error(exp2: Table, reciprocal: Table, length: int) -> Fraction:
+def probability_error(exp_entries: int, reciprocal_entries: int, value_width: int,
+                      length: int) -> Fraction:
     """Bound of a probability's relative error before its final rounding, for rows of ``length``.
 
-    Terms, in the order of the code: table value of the sum and of the element; t's rounding in
-    both, and log2(e)'s error over the distance to the largest logit (104 for an element that is
-    not zero in fp32, 16 on the sum's weighted average), times ln 2; elements of the sum under
-    its window; the truncated sum and its reciprocal.
+    Terms, in the order of the code: the table's value of the element and, in the sum, of the
+    others; both distances, each of two logits that were cut off, and the rest; the sum's terms,
+    rounded; the reciprocal, its cut argument included; and the product, cut off after value_width
+    bits and a quarter of the last, which is at least 0.44 times 1/2.
     """
-    t_error = Fraction(7, 10) * (Fraction(1, 2 ** FRACTION_WIDTH) + (104 + 16) * _LOG2E_ERROR)
-    window = Fraction(length, 2 ** (1 << BIN_WIDTH))
-    row = Fraction(1, 2 ** ROW_FRACTION_WIDTH)
-    factors = (1 / (1 - exp2.error), 1 + exp2.error, 1 + t_error, 1 + window, 1 + row,
-               1 + reciprocal.error)
+    exp, reciprocal = (exp_table(exp_entries, value_width),
+                       reciprocal_table(reciprocal_entries, value_width))
+    bits = value_width
+    distance = Fraction(101, 100) * (
+        Fraction(1, 2 ** bits) + step_table(exp_entries, value_width).error)
+    terms = Fraction(length, 2 ** (bits + SUM_GUARD_WIDTH + 1))
+    product = Fraction(3, 4) * Fraction(1, 2 ** bits) / Fraction(22, 100)
+    factors = (1 + exp.error, 1 / (1 - exp.error), (1 + distance) ** 2, 1 / (1 - terms),
+               1 + reciprocal.error, 1 + product)
     bound = Fraction(1)
     for factor in factors:
         bound *= factor
     return bound - 1
 
 
-def _interpolate(segments: int, fraction_width: int, unit_width: int, *, falling: bool,
-                 function: Callable[[Decimal], Decimal], tangent: Callable[[Decimal], Decimal],
-                 goal: Fraction) -> Table:
-    """The table of a convex function of f in [0, 1): chords, each lowered by half its sag.
+def _bipartite(entries, value_width, input_width, function, *, slope, steepest, shift) -> Bipartite:
+    """The tables of a falling convex function of ``x + shift`` units, and their bound.
 
-    ``tangent`` gives the f at which the function has a slope; there a line over it deviates most.
-    The bound is proved from the integers of the table, and must meet ``goal`` / segments^2 and two
-    roundings.
+    ``slope`` is how steeply it falls at x, ``steepest`` the x where it falls so. In a step the
+    function less its line is largest at both ends or where their slopes agree, so three places of
+    each step bound it; floating-point's own 2^-50 is far below what is added for roundings.
     """
-    if not isinstance(segments, int):
-        raise TypeError(f"the number of segments is an integer; got {segments!r}")
-    if not 16 <= segments <= 1024 or segments & (segments - 1):
-        raise ValueError(f"the number of segments is a power of two in 16..1024; got {segments}")
-    low_width = fraction_width - (segments.bit_length() - 1)
-    unit = 2 ** (unit_width + _GUARD_WIDTH)
-    top = 2 ** (VALUE_WIDTH + _GUARD_WIDTH) - 1
-    half = 2 ** (_GUARD_WIDTH - 1)
-    bases, slopes, error = [], [], Decimal(0)
-    with localcontext(prec=40):
-        for i in range(segments):
-            left, right = Decimal(i) / segments, Decimal(i + 1) / segments
-            steepness = (function(right) - function(left)) * segments
-            middle = tangent(steepness)
-            sag = function(left) + steepness * (middle - left) - function(middle)
-            slope = round(steepness * unit / segments)
-            base = round((function(left) - sag / 2) * unit) + half
-            base = min(base, top, top - slope)
-            bases.append(base)
-            slopes.append(abs(slope))
+    if not isinstance(entries, int) or isinstance(entries, bool):
+        raise TypeError(f"the number of entries is an integer; got {entries!r}")
+    if not 2048 <= entries <= 16384 or entries & (entries - 1):
+        raise ValueError(f"the number of entries is a power of two in 2048..16384; got {entries}")
+    if value_width not in VALUE_WIDTHS:
+        raise ValueError(f"value_width is in {VALUE_WIDTHS.start}..{VALUE_WIDTHS[-1]}; "
+                         f"got {value_width!r}")
+    index_width = entries.bit_length() - 1
+    offset_width = input_width - index_width
+    segment_width = max(2, index_width - offset_width)
+    offsets, units = 1 << offset_width, 1 << input_width
+    scale, half = 1 << value_width + _GUARD_WIDTH, 1 << _GUARD_WIDTH - 1
+    segments = 1 << segment_width
+    slopes = [slope((n + 0.5) / segments) * scale / units for n in range(segments)]
+    falls = [round(fall * offset) for fall in slopes for offset in range(offsets)]
+    rounding = max(abs(falls[n * offsets + offset] - fall * offset)
+                   for n, fall in enumerate(slopes) for offset in range(offsets))
 
-            line_steepness = Decimal(slope) * segments / unit
-            spots = (left, min(max(tangent(line_steepness), left), right), right)
-            for spot in spots:
-                line = Decimal(base - half) / unit + line_steepness * (spot - left)
-                error = max(error, abs(line / function(spot) - 1))
-        # The cut, after the half in the base, moves the line by half of the value's last bit.
-        value_at_least = min(function(Decimal(0)), function(Decimal(1)))
-        bound = Fraction(error) + Fraction(1, 2 ** (unit_width + 1)) / Fraction(value_at_least)
-        bound = Fraction(-((-bound.numerator << 40) // bound.denominator), 1 << 40)
-    if bound > goal / segments ** 2 + Fraction(1, 2 ** (VALUE_WIDTH - 1)):
-        raise AssertionError(f"a table of {segments} segments errs by {float(bound):.3g}")
-    return Table(low_width=low_width, falling=falling, bases=tuple(bases), slopes=tuple(slopes),
-                 error=bound)
+    bases, error, middle = [], 0.0, (offsets - 1) / 2
+    for index in range(entries):
+        fall = slopes[index * segments // entries]
+        start = index * offsets + shift
+        ideal = [function((start + offset) / units) * scale + fall * offset
+                 for offset in (0, middle, offsets - 1)]
+        base = round((min(ideal) + max(ideal)) / 2)
+        base = min(base, scale - 1 - half)
+        bases.append(base + half)
+        tangent = min(max(steepest(fall * units / scale) * units - start, 0), offsets - 1)
+        for offset in (0, tangent, offsets - 1):
+            right = function((start + offset) / units) * scale
+            off = abs(base - fall * offset - right) + rounding + half
+            error = max(error, off / right)
+    # What was cut off from x moves 1 / (1 + x) by half a unit of x at most. A little for floats.
+    bound = Fraction(math.ceil((error + shift / units) * 2 ** 40) + 1, 2 ** 40)
+    if bound > Fraction(5, 2 ** (value_width + 1)) + Fraction(
+            offsets << 3, 2 ** (input_width + segment_width + 1)):
+        raise AssertionError(f"a table of {entries} entries errs by {float(bound):.3g}")
+    return Bipartite(value_width=value_width, input_width=input_width, offset_width=offset_width,
+                     segment_width=segment_width, bases=tuple(bases), falls=tuple(falls),
+                     error=bound)

@@ -7,6 +7,7 @@ import math
 import struct
 from collections.abc import Iterator
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,34 +15,28 @@ from torch import Tensor
 from ..gen.config import Configuration
 from ..gen.errors import UsageError
 from ..hdl.softmax_tables import (
-    BIN_WIDTH,
-    CODE_BASE,
-    CODE_EXPONENT,
-    CODE_SHIFT,
-    FRACTION_WIDTH,
-    LOG2E,
-    LOG2E_FRACTION,
-    ROW_FRACTION_WIDTH,
-    VALUE_WIDTH,
-    Table,
-    exp2_table,
+    DISTANCE_WIDTH,
+    STEP_WIDTH,
+    SUM_GUARD_WIDTH,
+    Bipartite,
+    exp_table,
     reciprocal_table,
+    step_table,
 )
 from .numerics import checked_format, checked_tensor, decode, quantize, torch_dtype
 
 __all__ = ["exact_softmax", "softmax_backward", "softmax_cycles"]
 
 _CHUNK = 1 << 16            # elements worked on at once: temporaries stay in the cache
-_CODE_START = 0x4F000000    # fp32's bits of 2^CODE_EXPONENT
 _FP64_BIAS, _FP64_MANTISSA = 1023, 52
-_NOWHERE = -(1 << 40)       # the bin of an element that is not in the sum
+_LAST_OCTAVE = 36           # from here on a power adds nothing to a sum
 
 
 def exact_softmax(x: Tensor, result: str = "bf16", *,
                   config: Configuration) -> Tensor:
     """Softmax over the last dimension by the contract, rounded once to ``result``.
 
-    p_i = T_i 2^(n_i) R(S), S = sum of T_j 2^(n_j), t_j = x_j log2(e) = n_j + f_j, T_j = 2^(f_j)
+    p_i = e_i R(S), S = sum of e_j, e_j = e^(x_j - max x)
 
     Parameters
     ----------
@@ -51,7 +46,7 @@ def exact_softmax(x: Tensor, result: str = "bf16", *,
     result : str
         Format of the probabilities.
     config : Configuration
-        Gives ``softmax.max_length`` and the number of segments of both tables.
+        Gives ``softmax.max_length``, the width of values and the entries of both tables.
 
     Returns
     -------
@@ -75,11 +70,11 @@ def exact_softmax(x: Tensor, result: str = "bf16", *,
     if length > config.softmax.max_length:
         raise UsageError("X208", f"a row of x has {length} elements; this configuration's rows "
                          f"have at most {config.softmax.max_length}", "raise softmax.max_length")
-    exp2 = exp2_table(config.softmax.exp_segments)
-    reciprocal = reciprocal_table(config.softmax.reciprocal_segments)
+    unit = _Unit(config.softmax.exp_entries, config.softmax.reciprocal_entries,
+                 config.softmax.value_width)
     out = torch.empty(rows.shape, dtype=torch_dtype(fmt))
     for part in _chunks(rows):
-        out[part] = quantize(_probabilities(_fp32(rows[part]), exp2, reciprocal), fmt, "overflow")
+        out[part] = quantize(_probabilities(_fp32(rows[part]), unit), fmt, "overflow")
     return out.view(x.shape)
 
 
@@ -118,12 +113,11 @@ def softmax_backward(p: Tensor, dp: Tensor) -> Tensor:
 def softmax_cycles(config: Configuration, rows: int, length: int) -> int:
     """Cycles of an unstalled unit from the first element in to the last out, both counted.
 
-    cycles = (rows + 1) * beats + 10 + log2(lanes), beats = ceil(length / lanes): a row's first beat
-    comes out 11 + log2(lanes) cycles after its last went in, and rows follow without a bubble.
+    cycles = (rows + 2) * beats + 17, beats = ceil(length / lanes): a row's first beat comes out
+    beats + 18 cycles after its last went in, and rows follow without a bubble.
     """
-    lanes = config.softmax.lanes
-    beats = -(-length // lanes)
-    return (rows + 1) * beats + 9 + lanes.bit_length() if rows and beats else 0
+    beats = -(-length // config.softmax.lanes)
+    return (rows + 2) * beats + 17 if rows and beats else 0
 
 
 def _rows(x: Tensor, name: str) -> Tensor:
@@ -145,83 +139,65 @@ def _fp32(x: Tensor) -> Tensor:
     return x.to(torch.float32) if x.dtype == torch.float64 else decode(x)
 
 
-def _logarithms(x: Tensor) -> Tensor:
-    """Rule S2: t of finite fp32 logits, as an integer with ``FRACTION_WIDTH`` fraction bits."""
-    scale = math.ldexp(LOG2E, FRACTION_WIDTH - LOG2E_FRACTION)
-    magnitude = x.abs()
-    t = (magnitude.double() * scale + 0.5).floor_().long()  # 48-bit products: no rounding but this
-    huge = magnitude >= 2.0 ** CODE_EXPONENT
-    if huge.any():
-        above = magnitude.view(torch.int32).long() - _CODE_START
-        t = torch.where(huge, (above << CODE_SHIFT) + CODE_BASE << FRACTION_WIDTH, t)
-    return torch.where(x < 0, -t, t)
+class _Unit(NamedTuple):
+    """The parameters that results depend on."""
+
+    exp_entries: int
+    reciprocal_entries: int
+    value_width: int
 
 
 @cache
-def _entries(table: Table) -> tuple[Tensor, Tensor]:
-    """Bases, scaled to the lines' last bit, and signed slopes."""
-    slopes = torch.tensor(table.slopes)
-    return torch.tensor(table.bases) << table.low_width, -slopes if table.falling else slopes
+def _entries(table: Bipartite) -> tuple[Tensor, Tensor]:
+    """Bases and falls."""
+    return torch.tensor(table.bases), torch.tensor(table.falls)
 
 
-def _values(fraction: Tensor, table: Table) -> Tensor:
-    """The table's values for fractions in its last bit, as integers."""
-    bases, slopes = _entries(table)
-    index = fraction >> table.low_width
-    low = fraction & (1 << table.low_width) - 1
-    return slopes[index].mul_(low).add_(bases[index]) >> table.drop_width
+@cache
+def _steps(unit: _Unit) -> tuple[Tensor, Tensor]:
+    """Octaves and rests."""
+    steps = step_table(unit.exp_entries, unit.value_width)
+    return torch.tensor(steps.octaves), torch.tensor(steps.rests)
 
 
-def _probabilities(x: Tensor, exp2: Table, reciprocal: Table) -> Tensor:
+def _values(x: Tensor, table: Bipartite) -> Tensor:
+    """The table's values at x, as integers."""
+    bases, falls = _entries(table)
+    fall = x >> table.input_width - table.segment_width << table.offset_width
+    fall |= x & (1 << table.offset_width) - 1
+    return bases[x >> table.offset_width].sub_(falls[fall]) >> table.base_width - table.value_width
+
+
+def _probabilities(x: Tensor, unit: _Unit) -> Tensor:
     """Rules S1 to S5 on float32 [R, L]: unrounded float64 probabilities, NaN in undefined rows."""
-    counted = x.isfinite()
-    all_counted = bool(counted.all())
-    logits = x if all_counted else x.masked_fill(~counted, 0.0)
-    t = _logarithms(logits)
-    octave = t >> FRACTION_WIDTH
-    value = _values(t & (1 << FRACTION_WIDTH) - 1, exp2)
-    bins = octave >> BIN_WIDTH
-    if not all_counted:
-        value *= counted
-        bins.masked_fill_(~counted, _NOWHERE)
+    width = unit.value_width
+    cut = x.double().mul_(2.0 ** width).trunc_()
+    largest = cut.amax(-1, keepdim=True)
+    distance = largest - cut  # where it is below the limit nothing is rounded
+    limit = 2.0 ** (width + DISTANCE_WIDTH - 1)
+    is_zero = ~(distance < limit)
+    distance = distance.masked_fill_(is_zero, limit - 1).long()
 
-    top = bins.amax(-1, keepdim=True)
-    terms = value << (octave & (1 << BIN_WIDTH) - 1)
-    depth = top - bins
-    high = (terms * (depth == 0)).sum(-1, keepdim=True)
-    low = (terms * (depth == 1)).sum(-1, keepdim=True)
-    fraction, place = _normalised(high, low)
-    scale = (top - 1 << BIN_WIDTH) + place + VALUE_WIDTH
+    octaves, rests = _steps(unit)
+    step = distance >> width - STEP_WIDTH
+    octave = octaves[step]
+    rest = (distance & (1 << width - STEP_WIDTH) - 1).mul_(2).add_(rests[step])
+    value = _values(rest, exp_table(unit.exp_entries, width)).masked_fill_(is_zero, 0)
 
-    exponent = (octave - scale).clamp_(min=-400, max=0)  # of what counts it is negative
+    # Terms, halves upwards; a bit more is kept to round by.
+    sum_width = width + SUM_GUARD_WIDTH
+    shift = octave.clamp(max=_LAST_OCTAVE) + (width - 1 - sum_width + 32)
+    total = ((value << 33 >> shift) + 1 >> 1).sum(-1, keepdim=True)
+    place = torch.frexp(total.double()).exponent.long() - (sum_width + 1)
+    fraction = total >> (place + SUM_GUARD_WIDTH).clamp_(min=0)
+    fraction &= (1 << width) - 1
+    inverse = _values(fraction, reciprocal_table(unit.reciprocal_entries, width))
+
+    product = value.mul_(inverse) >> width
+    exponent = 1 - (width + 2) - place - octave
     power = (exponent + _FP64_BIAS << _FP64_MANTISSA).view(torch.float64)
-    p = (value * _values(fraction, reciprocal)).double().mul_(power).clamp_(max=1.0)
-    if not all_counted:
-        p.masked_fill_(~(x < math.inf).all(-1, keepdim=True) | ~counted.any(-1, keepdim=True),
-                       math.nan)
-    return p
-
-
-def _normalised(high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-    """S = high * 2^32 + low as (1 + fraction / 2^20) * 2^place, the fraction truncated."""
-    span = 1 << BIN_WIDTH
-    high, low = high + (low >> span), low & (1 << span) - 1
-    length = _bit_lengths(high)
-    surplus = length - (ROW_FRACTION_WIDTH + 1)
-    short = (-surplus).clamp_(min=0, max=span)
-    leading = torch.where(surplus < 0, (high << short) | (low >> span - short),
-                          high >> surplus.clamp(min=0))
-    return leading & (1 << ROW_FRACTION_WIDTH) - 1, length + span - 1
-
-
-def _bit_lengths(x: Tensor) -> Tensor:
-    """Bits of non-negative int64 numbers."""
-    length = torch.zeros_like(x)
-    for step in (32, 16, 8, 4, 2, 1):
-        upper = x >> step
-        length += step * (upper > 0)
-        x = torch.where(upper > 0, upper, x)
-    return length + (x > 0)
+    p = (product << 2 | 3).double().mul_(power).masked_fill_(is_zero, 0.0)
+    return torch.where(largest.isfinite(), p, math.nan)
 
 
 def _row_dot(a: Tensor, b: Tensor) -> Tensor:

@@ -85,7 +85,8 @@ def test_resolved_configuration_reads_back(everything):
     {}, {"vpcu.lanes": 64}, {"vpcu.max_k": 64, "vpcu.accumulator_width": 43},
     {"vpcu.formats": ["fp32"], "vpcu.accumulator_width": 60},
     {"softmax.lanes": 16, "softmax.max_length": 16}, {"softmax.max_length": 16384},
-    {"softmax.exp_segments": 16, "softmax.reciprocal_segments": 1024}],
+    {"softmax.exp_entries": 2048, "softmax.reciprocal_entries": 16384},
+    {"softmax.value_width": 22}],
     ids=lambda changes: ",".join(changes) or "tiny")
 def test_units_accept_every_legal_configuration(unit, changes):
     assert build(unit, preset("tiny", changes)) is not None

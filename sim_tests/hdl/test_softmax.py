@@ -12,12 +12,20 @@ from exactum.benches.softmax_cases import (
     random_rows,
     unpack_rows,
 )
-from exactum.hdl import softmax_output, softmax_power, softmax_sum
-from exactum.hdl.arithmetic import shift_right
+from exactum.hdl import (
+    softmax,
+    softmax_input,
+    softmax_maximum,
+    softmax_output,
+    softmax_passes,
+    softmax_power,
+    softmax_sum,
+)
 from exactum.hdl.softmax import Softmax, softmax_latency
 from sim_tests.streams import PATTERNS, alternate, flowing, get, put, simulate
 
-SMALL = {"lanes": 2, "max_length": 16, "exp_segments": 64, "reciprocal_segments": 128}
+SMALL = {"lanes": 2, "max_length": 16, "exp_entries": 4096, "reciprocal_entries": 2048,
+         "value_width": 18}
 
 
 def run(parameters, operations, stall=flowing, drain=flowing):
@@ -72,10 +80,9 @@ def test_latency_and_cycles_are_those_documented(lanes, length):
     parameters = SMALL | {"lanes": lanes, "max_length": 64}
     entered, left = check(parameters, [("fp32", "fp32", random_rows("fp32", [length] * 20, 3))])
     beats = -(-length // lanes)
-    latency = 11 + (lanes - 1).bit_length()
-    assert softmax_latency(lanes) == latency
-    assert left[0] - entered[beats - 1] == latency
-    assert left[-1] - entered[0] + 1 == 21 * beats + latency - 1
+    assert softmax_latency(beats) == beats + 18
+    assert left[0] - entered[beats - 1] == beats + 18
+    assert left[-1] - entered[0] + 1 == 22 * beats + 17
 
 
 @pytest.mark.parametrize("drain", PATTERNS.values(), ids=PATTERNS)
@@ -95,9 +102,54 @@ def test_full_queues_hold_everything():
 
 
 def test_row_sum_has_room_for_the_longest_row_of_the_largest_terms():
-    # Octave 31 of a bin, the largest value: ln 2 times 31.99999.
-    check(SMALL | {"lanes": 4}, [("fp32", "fp32", named) for named in (
-        [[0x41B17217] * 16], [[0x41B17217] * 15 + [0xFF800000]])])
+    check(SMALL | {"lanes": 4}, [("fp32", "fp32", [
+        [0x41B17217] * 16, [0x41B17217] * 15 + [0xFF800000], [0x41B17217] * 15 + [0x41B17216]])])
+
+
+@pytest.mark.parametrize("change", [
+    {"lanes": 1}, {"lanes": 4}, {"lanes": 8}, {"lanes": 16, "max_length": 64},
+    {"exp_entries": 2048, "reciprocal_entries": 16384}, {"value_width": 22}, {"value_width": 19}],
+    ids=str)
+def test_other_parameters_equal_the_golden_model(change):
+    check(SMALL | change, [("fp32", "fp32", named_rows("fp32", 16)),
+                           ("bf16", "fp16", random_rows("bf16", [16, 1, 7, 16], seed=1))])
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 8, 16])
+@pytest.mark.parametrize("length", [1, 5, 16])
+def test_first_probability_comes_three_cycles_after_the_sum_is_final(monkeypatch, lanes, length):
+    made, final, first = [], [], []
+
+    class Watched(softmax_passes.Passes):
+        def __init__(self, **parameters):
+            super().__init__(**parameters)
+            made.append(self)
+
+    monkeypatch.setattr(softmax, "Passes", Watched)
+    dut = Softmax(**SMALL | {"lanes": lanes})
+    beats = pack_row(random_rows("fp32", [length], 2)[0], lanes)
+
+    async def source(ctx):
+        ctx.set(Value.cast(dut.i_operation.payload), pack_operation("fp32", "fp32", 3))
+        ctx.set(dut.i_operation.valid, 1)
+        await put(ctx, dut.i, beats * 3)
+
+    async def watch(ctx):
+        ctx.set(dut.o.ready, 1)
+        (passes,), was_last = made, True
+        for cycle in range(100):
+            _, _, total, valid, last = await ctx.tick().sample(
+                passes.sum_is_final, dut.o.valid, dut.o.payload.last)
+            if total:
+                final.append(cycle)
+            if valid:
+                if was_last:
+                    first.append(cycle)
+                was_last = last
+
+    simulate(dut, source, watch)
+    assert len(final) == 3
+    assert [b - a for a, b in zip(final, first, strict=True)] == [3] * 3
 
 
 @pytest.mark.parametrize(("change", "error", "words"), [
@@ -105,38 +157,33 @@ def test_row_sum_has_room_for_the_longest_row_of_the_largest_terms():
     ({"lanes": "4"}, TypeError, "lanes is an int; got '4'"),
     ({"lanes": 2, "max_length": 1}, ValueError, "lanes..16384; got 1"),
     ({"max_length": 1 << 15}, ValueError, "16384; got 32768"),
-    ({"exp_segments": 8}, ValueError, "power of two in 16..1024; got 8"),
-    ({"reciprocal_segments": 2.0}, TypeError, "integer; got 2.0"),
+    ({"exp_entries": 8}, ValueError, "power of two in 2048..16384; got 8"),
+    ({"reciprocal_entries": 2.0}, TypeError, "integer; got 2.0"),
+    ({"value_width": 17}, ValueError, "value_width is in 18..22; got 17"),
+    ({"value_width": 18.0}, TypeError, "value_width is an int; got 18.0"),
+    ({"target": "ice40"}, ValueError, "target is one of"),
 ])
 def test_constructor_names_the_rule_and_the_value(change, error, words):
     with pytest.raises(error, match=words.replace("..", r"\.\.")):
         Softmax(**SMALL | change)
 
 
-def without_sticky(m, value, amount):
-    return shift_right(m, value, amount)[0], Const(0)
+def without_half(a, b, half):
+    return a + b
 
 
-class OneBin(softmax_sum.Merger):
-    """Leaves out the next lower bin when it comes from the other side."""
-
-    def elaborate(self, platform):
-        m = Module()
-        is_a_top, is_b_top = self.a.key >= self.b.key, self.b.key >= self.a.key
-        m.d.comb += [
-            self.o.key.eq(Mux(is_a_top, self.a.key, self.b.key)),
-            self.o.high.eq(Mux(is_a_top, self.a.high, 0) + Mux(is_b_top, self.b.high, 0)),
-            self.o.low.eq(Mux(is_a_top, self.a.low, 0) + Mux(is_b_top, self.b.low, 0)),
-        ]
-        return m
+def larger_magnitude(a, b):
+    return Mux(a[:-1] < b[:-1], b, a)
 
 
 @pytest.mark.parametrize(("module", "name", "fault"), [
-    (softmax_power, "LOG2E", softmax_power.LOG2E + 1),
-    (softmax_power, "CODE_SHIFT", softmax_power.CODE_SHIFT - 1),
-    (softmax_output, "shift_right", without_sticky),
-    (softmax_output, "LOWEST", -60),
-    (softmax_sum, "Merger", OneBin),
+    (softmax_input, "CODE_ZERO", softmax_input.CODES[0]),
+    (softmax_maximum, "larger", larger_magnitude),
+    (softmax_maximum, "BIG", softmax_maximum.BIG - 1),
+    (softmax_power, "FAR", 40),
+    (softmax_sum, "add", without_half),
+    (softmax_output, "FAR_SHIFT", 24),
+    (softmax_passes, "UNDEFINED", softmax_passes.UNDEFINED - 1),
 ])
 def test_a_fault_is_caught(monkeypatch, module, name, fault):
     monkeypatch.setattr(module, name, fault)

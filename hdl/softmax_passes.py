@@ -1,0 +1,213 @@
+"""Softmax, second and third pass: what moves while the output does."""
+
+from typing import NamedTuple
+
+from amaranth.hdl import *
+from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .arithmetic import delayed, register, register_like
+from .softmax_layouts import NEVER_AT_ONCE, number, row_beat, row_info
+from .softmax_maximum import Reference
+from .softmax_output import UNDEFINED, Probabilities
+from .softmax_power import POWER_LATENCY, TERM_LATENCY, Powers
+from .softmax_reciprocal import Reciprocal
+from .softmax_sum import SUM_LATENCY, RowSum
+from .softmax_tables import OCTAVE_WIDTH
+
+__all__ = ["PASS_LATENCY", "Passes"]
+
+REFERENCE_LATENCY = 2
+SUM_FINAL = REFERENCE_LATENCY + TERM_LATENCY + SUM_LATENCY
+PASS_LATENCY = SUM_FINAL + 3
+"""Cycles from the beginning of a row of one beat to its probabilities."""
+
+# The third pass begins so long before the sum is final: a read, and a register behind it.
+READ_LATENCY = 2
+
+
+class Stage(NamedTuple):
+    """A beat on its way: whether there is one, whether it is its row's last, and of its row the
+    elements of the last beat, the beats less one, and the results' format."""
+
+    valid: Value
+    last: Value
+    count: Value
+    beats: Value
+    result: Value
+
+
+class Passes(wiring.Component):
+    """Forms each row's sum, and then its probabilities while the next row's sum is formed.
+
+    Parameters
+    ----------
+    lanes, max_length, exp_entries, reciprocal_entries, value_width, target
+        As in ``Softmax``.
+    depth : int
+        Beats that the buffer of powers holds.
+
+    Members
+    -------
+    row : In(row_info(lanes, max_beats)), has_row : In(1)
+        The row whose sum is to be formed, and whether there is one.
+    reads : Out(1)
+        A beat of it is read: its numbers come in the next cycle.
+    ends : Out(1)
+        It was the last: let go of the row.
+    numbers : In(ArrayLayout(number(value_width), lanes)), nan : In(1)
+        A beat, and whether one of its elements is a NaN.
+    sum_is_final : Out(1)
+        The address of the reciprocal's table is that of a finished sum, for the first time.
+    o : Out(stream of row_beat(lanes), always ready)
+        Probabilities.
+
+    Timing
+    ------
+    A row of one beat comes out ``PASS_LATENCY`` (14) cycles after its reading: 2 for distances to
+    the maximum, 5 to powers, 1 to terms, 3 to the sum (``sum_is_final``), 3 to the probabilities.
+    One beat per cycle, in and out at once. A row's last beat waits for the end of the row before it
+    at the output, less those cycles. The whole is held by its clock enable.
+    """
+
+    def __init__(self, *, lanes, max_length, exp_entries, reciprocal_entries, value_width, target,
+                 depth):
+        max_beats = self.max_beats = -(-max_length // lanes)
+        self.lanes, self.max_length, self.depth = lanes, max_length, depth
+        self.exp_entries, self.reciprocal_entries = exp_entries, reciprocal_entries
+        self.value_width, self.target = value_width, target
+        super().__init__({
+            "row": In(row_info(lanes, max_beats)), "has_row": In(1),
+            "reads": Out(1), "ends": Out(1),
+            "numbers": In(data.ArrayLayout(number(value_width), lanes)), "nan": In(1),
+            "sum_is_final": Out(1),
+            "o": Out(stream.Signature(row_beat(lanes), always_ready=True)),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        stages = self._stages(m)
+
+        # Distances, powers, terms, sum.
+        m.submodules.reference = reference = Reference(value_width=self.value_width)
+        m.submodules.powers = powers = Powers(
+            lanes=self.lanes, entries=self.exp_entries, value_width=self.value_width,
+            target=self.target)
+        m.submodules.sum = row_sum = RowSum(
+            lanes=self.lanes, max_length=self.max_length, value_width=self.value_width)
+        s2_numbers, s2_nan = register_like(self.numbers), register()
+        s2_present = register(self.lanes)
+        m.d.sync += [
+            s2_numbers.eq(self.numbers), s2_nan.eq(self.nan),
+            s2_present.eq(Cat(~stages[1].last | (stages[1].count > lane)
+                              for lane in range(self.lanes))),
+        ]
+        ended = stages[SUM_FINAL - 1].valid & stages[SUM_FINAL - 1].last
+        m.d.comb += [
+            reference.key.eq(self.row.key), reference.format.eq(self.row.format),
+            powers.reference.eq(reference.o),
+            powers.numbers.eq(s2_numbers), powers.present.eq(s2_present),
+            row_sum.terms.eq(powers.terms),
+            row_sum.valid.eq(stages[SUM_FINAL - 1].valid), row_sum.is_last.eq(ended),
+        ]
+        undefined = self._undefined(m, stages, s2_nan | reference.o.special)
+
+        # The third pass.
+        reads, beat = self._beats(m, stages[SUM_FINAL - READ_LATENCY])
+        octaves, values = self._found(
+            m, powers.powers, stages[POWER_LATENCY + REFERENCE_LATENCY].valid, reads, undefined)
+        is_undefined = register()
+        m.d.sync += [self.sum_is_final.eq(ended), is_undefined.eq(undefined)]
+
+        m.submodules.reciprocal = reciprocal = Reciprocal(
+            entries=self.reciprocal_entries, value_width=self.value_width)
+        m.submodules.probabilities = probabilities = Probabilities(
+            lanes=self.lanes, value_width=self.value_width, place_width=len(row_sum.place))
+        m.d.comb += [
+            reciprocal.fraction.eq(row_sum.fraction),
+            reciprocal.load.eq(self.sum_is_final),
+            probabilities.place.eq(Mux(is_undefined, 0, row_sum.place)),
+            probabilities.result.eq(delayed(m, beat.result, READ_LATENCY, "result")),
+            probabilities.reciprocal.eq(reciprocal.o),
+            *(probabilities.powers[lane].octave.eq(octaves[lane]) for lane in range(self.lanes)),
+            *(probabilities.powers[lane].value.eq(values[lane]) for lane in range(self.lanes)),
+            self.o.payload.elements.eq(probabilities.o),
+        ]
+        cycles = PASS_LATENCY - SUM_FINAL + READ_LATENCY
+        m.d.comb += [
+            self.o.valid.eq(delayed(m, reads, cycles, "reads", reset_less=False)),
+            self.o.payload.count.eq(delayed(m, beat.count, cycles, "beat_count")),
+            self.o.payload.last.eq(delayed(m, beat.last, cycles, "beat_last")),
+        ]
+        return m
+
+    def _stages(self, m):
+        """What goes with each beat of the second pass, from its reading to the sum."""
+        index, busy = Signal(range(self.max_beats)), Signal(range(self.max_beats))
+        is_last = index == self.row.beats
+        m.d.comb += [
+            self.reads.eq(self.has_row & ~(is_last & busy.any())),
+            self.ends.eq(self.reads & is_last),
+        ]
+        with m.If(self.reads):
+            m.d.sync += index.eq(Mux(is_last, 0, index + 1))
+        with m.If(self.ends):
+            m.d.sync += busy.eq(self.row.beats)
+        with m.Elif(busy.any()):
+            m.d.sync += busy.eq(busy - 1)
+
+        names = ("last", "count", "beats", "result")
+        now = [is_last, *(self.row[name] for name in names[1:])]
+        stages = [Stage(self.reads, *now)]
+        for cycle in range(1, SUM_FINAL):
+            stage = Stage(Signal(name=f"s{cycle}_valid"), *(
+                register_like(value, name=f"s{cycle}_{name}")
+                for name, value in zip(names, now, strict=True)))
+            m.d.sync += [new.eq(old) for new, old in zip(stage, stages[-1], strict=True)]
+            stages.append(stage)
+        return stages
+
+    def _undefined(self, m, stages, beat_is):
+        """Whether the row in the third pass is undefined, a cycle before its sum is final."""
+        beat_is = delayed(m, beat_is, SUM_FINAL - 1 - REFERENCE_LATENCY, "undefined")
+        last, row_is, so_far, held = stages[SUM_FINAL - 1], Signal(), Signal(), Signal()
+        m.d.comb += row_is.eq(beat_is | so_far)
+        with m.If(last.valid):
+            m.d.sync += so_far.eq(row_is & ~last.last)
+        with m.If(last.valid & last.last):
+            m.d.sync += held.eq(row_is)
+        return Mux(last.valid & last.last, row_is, held)
+
+    def _beats(self, m, row):
+        """Whether the third pass reads a beat, and which: its row is the one that ends."""
+        begins, left = row.valid & row.last, Signal(range(self.max_beats))
+        held_count, held_result = register_like(row.count), register_like(row.result)
+        with m.If(begins):
+            m.d.sync += [left.eq(row.beats), held_count.eq(row.count), held_result.eq(row.result)]
+        with m.Elif(left.any()):
+            m.d.sync += left.eq(left - 1)
+        beat = Stage(begins | left.any(), Signal(), Signal.like(row.count),
+                     Signal.like(row.beats), Signal.like(row.result))
+        m.d.comb += [
+            beat.last.eq(Mux(begins, row.beats == 0, left == 1)),
+            beat.count.eq(Mux(beat.last, Mux(begins, row.count, held_count), self.lanes)),
+            beat.result.eq(Mux(begins, row.result, held_result)),
+        ]
+        return beat.valid, beat
+
+    def _found(self, m, powers, writes, reads, undefined):
+        """The powers in their order, two cycles after each reading: octaves and values."""
+        m.submodules.buffer = buffer = memory.Memory(
+            shape=powers.shape(), depth=self.depth, init=[], attrs=NEVER_AT_ONCE)
+        write, read = buffer.write_port(), buffer.read_port()
+        m.d.comb += [write.en.eq(writes), write.data.eq(powers)]
+        m.d.sync += [write.addr.eq(write.addr + writes), read.addr.eq(read.addr + reads)]
+
+        found = read.data
+        octaves = [register(OCTAVE_WIDTH, name=f"octave{lane}") for lane in range(self.lanes)]
+        values = [register(self.value_width, name=f"value{lane}") for lane in range(self.lanes)]
+        for lane in range(self.lanes):
+            m.d.sync += [octaves[lane].eq(found[lane].octave), values[lane].eq(found[lane].value)]
+        with m.If(undefined):
+            m.d.sync += [octave.eq(UNDEFINED) for octave in octaves]
+        return octaves, values
