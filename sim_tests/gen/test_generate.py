@@ -3,6 +3,7 @@
 import gc
 import hashlib
 import json
+import re
 import shutil
 from contextlib import nullcontext
 
@@ -63,6 +64,15 @@ def test_text_has_header_and_neither_paths_nor_tool_versions(everything):
             assert text.startswith(f"// {name[4:-2]}: ")
             assert TINY.hash in text
             assert "Yosys" not in text
+
+
+def test_every_register_of_engine_and_codec_has_a_name(everything):
+    """Amaranth calls signals without one $signal, and copies of others' shape $like."""
+    for unit in ("engine", "vpcu", "skipper", "compressor", "decompressor"):
+        text = (everything[0] / "rtl" / f"exactum_{unit}.v").read_text("utf-8")
+        registers = re.findall(r"^\s*reg .*$", text, re.M)
+        assert registers
+        assert not [line for line in registers if "$signal" in line or "$like" in line]
 
 
 def test_manifest_gives_each_files_hash_and_the_tools(everything):
