@@ -98,8 +98,7 @@ def test_named_files_exist():
     links = re.findall(r"\]\(([\w./]+)\)", PAGE)
     assert files
     assert links
-    # The areas (benchmarks/results/synth.json) take hours: `make synth` makes them.
-    assert all((ROOT / name).is_file() for name in files if not name.endswith("synth.json"))
+    assert all((ROOT / name).is_file() for name in files)
     assert all((ROOT / "docs" / name).is_file() for name in links)
 
 
