@@ -133,7 +133,7 @@ def test_yosys_estimates_a_unit_and_the_cache_answers_the_second_time(run):
     assert code == 0
     row, = json.loads(out)["rows"]
     assert row["lut"] == row["lut4"] + 2 * row["ccu2c"]
-    assert 5 * 2 * 64 < row["ff"] < 1300  # five windows of 64 elements, two bits each, are under way
+    assert 5 * 2 * 64 < row["ff"] < 1300  # five windows of 64 elements
     assert 200 < row["lut"] < 2000
     assert (row["dsp"], row["bram"]) == (0, 0)
     Path("exactum-synth/tiny/skipper/netlist.log").unlink()
