@@ -93,10 +93,9 @@ class Aligner(wiring.Component):
         parts = register(FromBit.shape)
         begins = Signal(init=1)
         roomy = Signal(init=1)
-        # seeks: either
         again = Signal()
         drops = Signal()
-        seeks = Signal()
+        seeks = Signal()     # either
         is_mask = Signal()
         there = Signal()
         steps = Signal()

@@ -8,8 +8,7 @@ from operator import or_
 
 from amaranth.hdl import *
 
-__all__ = ["add", "any_of", "delayed", "normalise", "register", "register_like", "shift_left",
-           "shift_right", "tree_sum"]
+__all__ = ["add", "any_of", "delayed", "register", "register_like", "shift_left", "tree_sum"]
 
 
 def register(shape=1, **options):
@@ -54,24 +53,6 @@ def tree_sum(values):
     return values[0]
 
 
-def shift_right(m, value, amount, *, unit=1):
-    """``value >> (amount * unit)`` for unsigned values: (shifted, whether a set bit dropped out).
-
-    One level of multiplexers for each bit of ``amount``; the result is as wide as ``value``.
-    """
-    width, lost = len(value), Const(0, 1)
-    for place, bit in enumerate(amount):
-        step = min(unit << place, width)
-        shifted = Signal(width)
-        dropped = Signal()
-        m.d.comb += [
-            shifted.eq(Mux(bit, value[step:], value)),
-            dropped.eq(lost | (bit & value[:step].any())),
-        ]
-        value, lost = shifted, dropped
-    return value, lost
-
-
 def shift_left(m, value, amount, *, width):
     """``value << amount`` in ``width`` bits; the bits above are dropped."""
     for place, bit in enumerate(amount):
@@ -79,24 +60,3 @@ def shift_left(m, value, amount, *, width):
         m.d.comb += shifted.eq(Mux(bit, Cat(Const(0, 1 << place), value), value))
         value = shifted
     return value
-
-
-def normalise(m, value, steps):
-    """Shift ``value`` left by each of ``steps`` that its leading zeros allow, in that order.
-
-    Returns (shifted, by how much). The steps 2^n .. 2, 1 bring the leading one to the top of a
-    value of at most 2^(n+1) bits, and the amount is its count of leading zeros; an all-zero value
-    stays zero.
-    """
-    width, taken = len(value), []
-    for step in steps:
-        shifted = Signal(width)
-        is_clear = Signal()
-        if step < width:
-            m.d.comb += [
-                is_clear.eq(~value[width - step:].any()),
-                shifted.eq(Mux(is_clear, Cat(Const(0, step), value), value)),
-            ]
-            value = shifted
-            taken.append(Mux(is_clear, step, 0))
-    return value, tree_sum(taken) if taken else Const(0)

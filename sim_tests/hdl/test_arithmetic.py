@@ -5,7 +5,7 @@ from amaranth.hdl import *
 from amaranth.sim import Simulator
 
 from exactum.hdl.accumulate import Accumulate
-from exactum.hdl.arithmetic import normalise, shift_left, shift_right, tree_sum
+from exactum.hdl.arithmetic import add, shift_left, tree_sum
 
 
 def table(m, inputs, output):
@@ -23,31 +23,16 @@ def table(m, inputs, output):
     return found
 
 
-@pytest.mark.parametrize("unit", [1, 2, 8])
-def test_shift_right_tells_what_it_drops(unit):
-    m, value, amount = Module(), Signal(6), Signal(3)
-    shifted, lost = shift_right(m, value, amount, unit=unit)
-    found = table(m, Cat(value, amount), Cat(shifted, lost))
-    for case, packed in enumerate(found):
-        number, places = case & 63, (case >> 6) * unit
-        assert packed == number >> places | ((number & (1 << places) - 1) != 0) << 6
-
-
 def test_shift_left_drops_above_its_width():
     m, value, amount = Module(), Signal(4), Signal(2)
     found = table(m, Cat(value, amount), shift_left(m, value, amount, width=6))
     assert found == [(case & 15) << (case >> 4) & 63 for case in range(64)]
 
 
-@pytest.mark.parametrize("width", [5, 8])
-def test_normalise_counts_the_leading_zeros(width):
-    m, value = Module(), Signal(width)
-    shifted, amount = normalise(m, value, [4, 2, 1])
-    result = Signal(20)
-    m.d.comb += result.eq(Cat(shifted, amount))
-    for number, packed in enumerate(table(m, value, result)):
-        zeros = width - number.bit_length()
-        assert number == 0 or packed == number << zeros | zeros << width
+def test_add_takes_a_carry():
+    m, a, b, carry = Module(), Signal(3), Signal(4), Signal()
+    for case, total in enumerate(table(m, Cat(a, b, carry), add(a, b, carry))):
+        assert total == (case & 7) + (case >> 3 & 15) + (case >> 7)
 
 
 @pytest.mark.parametrize("start", [0, 37, 200])
