@@ -10,9 +10,11 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import add, delayed
+from .geometry import TARGETS
 from .softmax_input import InputStage
-from .softmax_layouts import NEVER_AT_ONCE, SoftmaxOperation, row_beat
+from .softmax_layouts import SoftmaxOperation, row_beat
 from .softmax_maximum import MAXIMUM_LATENCY, Maximum
+from .softmax_memories import NEVER_AT_ONCE
 from .softmax_passes import PASS_LATENCY, Passes
 from .softmax_tables import MAX_LENGTH, exp_table, reciprocal_table
 
@@ -20,7 +22,6 @@ __all__ = ["Softmax", "softmax_latency"]
 
 ROW_QUEUE = 16  # rows between the first pass and the second
 MAX_LANES = 16
-TARGETS = ("generic", "ecp5")
 
 # From a row's last beat going in to the beginning of its second pass.
 FIRST_LATENCY = 1 + MAXIMUM_LATENCY + 1
@@ -126,9 +127,12 @@ class Softmax(wiring.Component):
         m.d.comb += moves.eq(self.o.ready | ~self.o.valid)
 
         # The first pass never stalls: what enters has its place in the buffer and in the queue.
-        free_beats, free_rows = Signal(range(depth + 1), init=depth), Signal(5, init=ROW_QUEUE)
-        operation, row = self.i_operation.payload, Signal(16)
-        enters, enters_last = Signal(), Signal()
+        free_beats = Signal(range(depth + 1), init=depth)
+        free_rows = Signal(5, init=ROW_QUEUE)
+        operation = self.i_operation.payload
+        row = Signal(16)
+        enters = Signal()
+        enters_last = Signal()
         m.d.comb += [
             self.i.ready.eq(self.i_operation.valid & free_beats.any() & free_rows.any()),
             enters.eq(self.i.valid & self.i.ready),
@@ -182,7 +186,8 @@ class Softmax(wiring.Component):
         cycles = 1 + MAXIMUM_LATENCY
         valid = delayed(m, enters, cycles, "enters", reset_less=False)
         last = delayed(m, beat.last, cycles, "last")
-        beats, rows = Signal.like(passes.row.beats), Signal(range(ROW_QUEUE + 1))
+        beats = Signal.like(passes.row.beats)
+        rows = Signal(range(ROW_QUEUE + 1))
         m.d.comb += [
             maximum.keys.eq(keys), maximum.valid.eq(valid), maximum.is_first.eq(beats == 0),
             write.en.eq(valid & last),

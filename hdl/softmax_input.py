@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import any_of, delayed, register
 from .formats import FORMATS, FormatCode
-from .softmax_layouts import KEY_WIDTH, fixed_width, number, row_beat, shared_lookups
+from .softmax_layouts import KEY_WIDTH, fixed_width, number, row_beat
+from .softmax_memories import shared_lookups
 
 __all__ = ["INPUT_LATENCY", "SIGNIFICAND_WIDTH", "InputStage", "key_formats", "places"]
 
@@ -137,7 +138,8 @@ class InputStage(wiring.Component):
             chunks[lane * count + n] for n in range(count) for lane in range(self.lanes)])]
 
         keys = delayed(m, self.keys, INPUT_LATENCY - 1, "key")
-        s3_count, s4_nan = delayed(m, self.i.payload.count, 3, "count"), register()
+        s3_count = delayed(m, self.i.payload.count, 3, "count")
+        s4_nan = register()
         nans = []
         for lane in range(self.lanes):
             place = delayed(m, heads[lane], 2, f"head{lane}")
@@ -159,7 +161,9 @@ class InputStage(wiring.Component):
 
     def _aligned(self, m, lane):
         """The element's bits at the top, and its key's register; what is absent loses to all."""
-        element, is_wide, is_byte = self.i.payload.elements[lane], Signal(), Signal()
+        element = self.i.payload.elements[lane]
+        is_wide = Signal()
+        is_byte = Signal()
         m.d.comb += [
             is_wide.eq(self.format == FormatCode.FP32),
             is_byte.eq((self.format == FormatCode.E4M3) | (self.format == FormatCode.E5M2)),
@@ -169,7 +173,8 @@ class InputStage(wiring.Component):
             element[:16],
             Mux(is_wide, element[16:24], Mux(is_byte, 0, element[:8])),
             Mux(is_wide, element[24:], Mux(is_byte, element[:8], element[8:16]))))
-        low, upper = register(16, name=f"s1_low{lane}"), register(16, name=f"s1_upper{lane}")
+        low = register(16, name=f"s1_low{lane}")
+        upper = register(16, name=f"s1_upper{lane}")
         m.d.sync += [low.eq(key[:16]), upper.eq(key[16:])]
         with m.If(~is_wide):
             m.d.sync += low.eq(0)

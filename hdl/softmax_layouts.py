@@ -1,20 +1,16 @@
 """Payload layouts of the softmax unit's streams, outer and inner."""
 
 from amaranth.hdl import *
-from amaranth.lib import data, memory
+from amaranth.lib import data
 
 from .formats import FormatCode
 from .softmax_tables import DISTANCE_WIDTH, OCTAVE_WIDTH
 
-__all__ = ["KEY_WIDTH", "NEVER_AT_ONCE", "SoftmaxOperation", "fixed_width", "number", "power",
-           "row_beat", "row_info", "shared_lookups"]
+__all__ = ["KEY_WIDTH", "SoftmaxOperation", "fixed_width", "number", "power",
+           "row_beat", "row_info"]
 
 SoftmaxOperation = data.StructLayout({"format": FormatCode, "result": FormatCode, "rows": 16})
 """``rows`` rows (at least 1) of elements of ``format``, to probabilities of format ``result``."""
-
-NEVER_AT_ONCE = {"no_rw_check": 1}
-"""Attributes of a memory of which no word is read while it is written: for that Yosys would add
-logic otherwise."""
 
 KEY_WIDTH = 32
 """Bits of a key: an element's bits, left-aligned. Keys of one format compare by magnitude."""
@@ -50,19 +46,3 @@ def row_info(lanes, max_beats):
     return data.StructLayout({
         "key": KEY_WIDTH, "format": FormatCode, "result": FormatCode, "beats": range(max_beats),
         "count": range(lanes + 1)})
-
-
-def shared_lookups(m, name, contents, width, addresses):
-    """What a table holds at each of ``addresses``, a cycle later: one memory for two of them.
-
-    Two, since a block RAM has two ports.
-    """
-    found = []
-    for number in range(0, len(addresses), 2):
-        m.submodules[f"{name}{number // 2}"] = table = memory.Memory(
-            shape=unsigned(width), depth=len(contents), init=contents)
-        for address in addresses[number:number + 2]:
-            port = table.read_port()
-            m.d.comb += port.addr.eq(address)
-            found.append(port.data)
-    return found

@@ -120,9 +120,14 @@ class Reference(wiring.Component):
         magnitude, negative = self.key[:-1], self.key[-1]
 
         # The exponent and what it says; the additions stand side by side.
-        exponents, lasts, places_down = Signal(8), Signal(8), Signal(8)
-        significand, small = Signal(SIGNIFICAND_WIDTH), Signal(MAGNITUDE_WIDTH)
-        is_top, is_big, is_least = Signal(), Signal(), Signal()
+        exponents = Signal(8)
+        lasts = Signal(8)
+        places_down = Signal(8)
+        significand = Signal(SIGNIFICAND_WIDTH)
+        small = Signal(MAGNITUDE_WIDTH)
+        is_top = Signal()
+        is_big = Signal()
+        is_least = Signal()
         with m.Switch(self.format):
             for kind in key_formats().values():
                 with m.Case(*(fmt.code for fmt in FORMATS.values()
@@ -138,14 +143,19 @@ class Reference(wiring.Component):
                         small.eq(Cat(Const(0, rest), Mux(negative, big + 1, big))),
                     ]
         # Subnormals have the exponent 1: lasts - 1 = lasts + ~0 modulo 2^9.
-        shift, place = Signal(9), Signal(9)
+        shift = Signal(9)
+        place = Signal(9)
         m.d.comb += [
             shift.eq(add(Cat(lasts, 0), Cat(~exponents, 1), exponents.any())),
             place.eq(add(Cat(places_down, 0), Cat(~exponents, 1), 1)),
         ]
-        s1_significand, s1_shift = register(SIGNIFICAND_WIDTH), register(6)
-        s1_magnitude, s1_place = register(MAGNITUDE_WIDTH), register(range(SIGNIFICAND_WIDTH + 1))
-        s1_special, s1_negative, s1_is_big = register(), register(), register()
+        s1_significand = register(SIGNIFICAND_WIDTH)
+        s1_shift = register(6)
+        s1_magnitude = register(MAGNITUDE_WIDTH)
+        s1_place = register(range(SIGNIFICAND_WIDTH + 1))
+        s1_special = register()
+        s1_negative = register()
+        s1_is_big = register()
         m.d.sync += [
             s1_significand.eq(significand),
             s1_shift.eq(shift[:6] | shift[6:].any().replicate(6)),
@@ -188,7 +198,8 @@ class Reference(wiring.Component):
         A big one's: magnitude + 2^place below zero, as far as keys go; above, ``is_down``,
         magnitude - (2^place - 1), and 0 if that would be among octaves far narrower.
         """
-        below, total = Signal(MAGNITUDE_WIDTH), Signal(MAGNITUDE_WIDTH + 1)
+        below = Signal(MAGNITUDE_WIDTH)
+        total = Signal(MAGNITUDE_WIDTH + 1)
         with m.Switch(place):
             for n in range(1, SIGNIFICAND_WIDTH + 1):
                 with m.Case(n):

@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import delayed, register, register_like
 from .formats import FORMATS, FP32, FormatCode
-from .softmax_layouts import power, shared_lookups
+from .softmax_layouts import power
+from .softmax_memories import shared_lookups
 from .softmax_tables import OCTAVE_WIDTH
 
 __all__ = ["UNDEFINED", "Probabilities"]
@@ -94,12 +95,12 @@ class Probabilities(wiring.Component):
         for lane in range(self.lanes):
             width = self.value_width
             s1_value = delayed(m, self.powers[lane].value, 1, f"value{lane}")
-            s2_product, s2 = register(2 * width, name=f"s2_product{lane}"), register(
-                FIELD, name=f"s2_field{lane}")
+            s2_product = register(2 * width, name=f"s2_product{lane}")
+            s2 = register( FIELD, name=f"s2_field{lane}")
             m.d.sync += [s2_product.eq(s1_value * self.reciprocal), s2.eq(fields[lane])]
             moved = self._moved(m, Cat(Const(3, 2), s2_product[width:]), s2)
-            s3_moved, s3_field = register_like(moved, name=f"s3_moved{lane}"), register(
-                len(FIELD_PLACES), name=f"s3_field{lane}")
+            s3_moved = register_like(moved, name=f"s3_moved{lane}")
+            s3_field = register( len(FIELD_PLACES), name=f"s3_field{lane}")
             m.d.sync += [s3_moved.eq(moved), s3_field.eq(s2.field)]
             placed = Signal(31, name=f"placed{lane}")
             m.d.comb += [
@@ -120,7 +121,8 @@ class Probabilities(wiring.Component):
                     Mux(one, ~normals[0], two & normals[1]),
                     one & normals.any())
         # Of the shifts of normal numbers this borrows nothing from the bits above (`field`).
-        less, lowest = Signal(2), Signal(2)
+        less = Signal(2)
+        lowest = Signal(2)
         m.d.comb += [
             less.eq(Mux(one, 0, Mux(normals[1], Mux(two, 1, 2), normals[0]))),
             lowest.eq(place.shift[:2] - less),

@@ -7,8 +7,9 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import delayed, register, register_like
-from .softmax_layouts import NEVER_AT_ONCE, number, row_beat, row_info
+from .softmax_layouts import number, row_beat, row_info
 from .softmax_maximum import Reference
+from .softmax_memories import NEVER_AT_ONCE
 from .softmax_output import UNDEFINED, Probabilities
 from .softmax_power import POWER_LATENCY, TERM_LATENCY, Powers
 from .softmax_reciprocal import Reciprocal
@@ -95,7 +96,8 @@ class Passes(wiring.Component):
             target=self.target)
         m.submodules.sum = row_sum = RowSum(
             lanes=self.lanes, max_length=self.max_length, value_width=self.value_width)
-        s2_numbers, s2_nan = register_like(self.numbers), register()
+        s2_numbers = register_like(self.numbers)
+        s2_nan = register()
         s2_present = register(self.lanes)
         m.d.sync += [
             s2_numbers.eq(self.numbers), s2_nan.eq(self.nan),
@@ -143,7 +145,8 @@ class Passes(wiring.Component):
 
     def _stages(self, m):
         """What goes with each beat of the second pass, from its reading to the sum."""
-        index, busy = Signal(range(self.max_beats)), Signal(range(self.max_beats))
+        index = Signal(range(self.max_beats))
+        busy = Signal(range(self.max_beats))
         is_last = index == self.row.beats
         m.d.comb += [
             self.reads.eq(self.has_row & ~(is_last & busy.any())),
@@ -170,7 +173,10 @@ class Passes(wiring.Component):
     def _undefined(self, m, stages, beat_is):
         """Whether the row in the third pass is undefined, a cycle before its sum is final."""
         beat_is = delayed(m, beat_is, SUM_FINAL - 1 - REFERENCE_LATENCY, "undefined")
-        last, row_is, so_far, held = stages[SUM_FINAL - 1], Signal(), Signal(), Signal()
+        last = stages[SUM_FINAL - 1]
+        row_is = Signal()
+        so_far = Signal()
+        held = Signal()
         m.d.comb += row_is.eq(beat_is | so_far)
         with m.If(last.valid):
             m.d.sync += so_far.eq(row_is & ~last.last)
@@ -180,14 +186,17 @@ class Passes(wiring.Component):
 
     def _beats(self, m, row):
         """Whether the third pass reads a beat, and which: its row is the one that ends."""
-        begins, left = row.valid & row.last, Signal(range(self.max_beats))
-        held_count, held_result = register_like(row.count), register_like(row.result)
+        begins = row.valid & row.last
+        left = Signal(range(self.max_beats))
+        held_count = register_like(row.count)
+        held_result = register_like(row.result)
         with m.If(begins):
             m.d.sync += [left.eq(row.beats), held_count.eq(row.count), held_result.eq(row.result)]
         with m.Elif(left.any()):
             m.d.sync += left.eq(left - 1)
-        beat = Stage(begins | left.any(), Signal(), Signal.like(row.count),
-                     Signal.like(row.beats), Signal.like(row.result))
+        beat = Stage(begins | left.any(), Signal(name="beat_last"),
+                     Signal.like(row.count, name="beat_count"), row.beats,
+                     Signal.like(row.result, name="beat_result"))
         m.d.comb += [
             beat.last.eq(Mux(begins, row.beats == 0, left == 1)),
             beat.count.eq(Mux(beat.last, Mux(begins, row.count, held_count), self.lanes)),

@@ -6,8 +6,9 @@ from amaranth.lib.wiring import In, Out
 
 from .accumulate import Accumulate
 from .arithmetic import delayed, register
-from .softmax_layouts import fixed_width, number, power, shared_lookups
+from .softmax_layouts import fixed_width, number, power
 from .softmax_maximum import reference
+from .softmax_memories import shared_lookups
 from .softmax_tables import (
     FAR,
     OCTAVE_WIDTH,
@@ -138,8 +139,8 @@ class Powers(wiring.Component):
                                 for rest in rests])
 
         for lane in range(self.lanes):
-            s4_base, s4_fall = register(table.base_width, name=f"s4_base{lane}"), register(
-                table.fall_width, name=f"s4_fall{lane}")
+            s4_base = register(table.base_width, name=f"s4_base{lane}")
+            s4_fall = register(table.fall_width, name=f"s4_fall{lane}")
             s5_value = register(width, name=f"s5_value{lane}")
             s5_octave = delayed(m, octaves[lane], 3, f"octave{lane}")
             s5_places = delayed(m, places[lane], 3, f"places{lane}")

@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import register
-from .softmax_layouts import shared_lookups
+from .softmax_memories import shared_lookups
 from .softmax_tables import reciprocal_table
 
 __all__ = ["Reciprocal"]

@@ -74,7 +74,8 @@ class RowSum(wiring.Component):
         (value, half), = terms
 
         width = self.value_width + SUM_GUARD_WIDTH + self.places
-        so_far, total = Signal(width), Signal(width)
+        so_far = Signal(width)
+        total = Signal(width)
         m.d.comb += total.eq(add(so_far, value, half))
         with m.If(self.valid):
             m.d.sync += so_far.eq(total)
@@ -83,7 +84,9 @@ class RowSum(wiring.Component):
 
         # The leading one of either addend, or of none in a row that is undefined.
         one = self.value_width + SUM_GUARD_WIDTH
-        leads, place, is_above = (so_far | value)[one:], Signal(range(self.places)), Signal()
+        leads = (so_far | value)[one:]
+        place = Signal(range(self.places))
+        is_above = Signal()
         m.d.comb += is_above.eq(total[one + 1])
         for n in range(1, self.places):
             with m.If(leads[n]):

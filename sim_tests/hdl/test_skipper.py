@@ -131,6 +131,8 @@ MUTANTS = {
         lambda selected: Mux(selected[-1], 0, genuine(selected)))),
     "two elements are taken for one": ("at_least", lambda genuine: (
         lambda number, bits: genuine(number, bits) & ~((number == 2) & bits[:2].all()))),
+    "three elements are taken for two": ("at_least", lambda genuine: (
+        lambda number, bits: genuine(number, bits) & ~((number == 3) & bits[:3].all()))),
     "an element goes twice": ("without_lowest", lambda genuine: (
         lambda bits: Mux(bits.all(), bits, genuine(bits)))),
 }
