@@ -60,9 +60,11 @@ def sums_only(design: str, engine: Synthesis) -> dict:
     return row | rest.plain() | {"fmax_mhz": [], "macs_per_second": {}, "longest_paths": []}
 
 
-def recorded() -> list[dict]:
-    """The rows of earlier runs."""
-    return json.loads(RESULTS.read_text("utf-8"))["rows"] if RESULTS.exists() else []
+def recorded(command: str, versions: dict[str, str]) -> list[dict]:
+    """The rows of earlier runs by the same command and tools."""
+    found = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {}
+    same = found.get("command") == command and versions.items() <= found["versions"].items()
+    return found["rows"] if same else []
 
 
 def merged(old: list[dict], new: list[dict]) -> list[dict]:
@@ -88,7 +90,8 @@ def main() -> None:
         new = [found.row(design)] + ([sums_only(design, found)] if found.nodes else [])
         rows += new
         # After each design: what has taken an hour is not lost with what comes after it.
-        write_results(RESULTS, command, found.versions, merged(recorded(), new))
+        kept = recorded(command, found.versions)
+        write_results(RESULTS, command, found.versions, merged(kept, new))
     output = Output(as_json=False, verbose=False, quiet=False)
     for table in (area_table(rows), rate_table(rows), path_table(rows)):
         output.table(*table)
