@@ -25,6 +25,13 @@ def test_the_tables_are_those_of_the_measurement(table):
         assert row[0] not in ROWS or f"| {' | '.join(row)} |" in text
 
 
+def test_the_page_of_zero_compression_has_the_same_figures():
+    text = page("zce")
+    for row in area_table(MEASURED["rows"])[1]:
+        assert row[0] not in ("skipper", "compressor", "decompressor") \
+            or f"| {' | '.join(row)} |" in text
+
+
 def per_multiplier(design):
     return ROWS[design]["lut"] / ROWS[design]["multipliers"]
 
