@@ -35,7 +35,7 @@ from ..hdl.vpcu import ROW_LATENCY
 from .masks import WINDOW, NonZeros, count_blocks, packed
 from .tiling import MOST_ROWS, pieces, tile_columns, tile_words
 
-__all__ = ["GemmWork", "cycles_of_each", "fewest_cycles", "gemm_cycles"]
+__all__ = ["GemmWork", "cycles_of_each", "dots_cycles", "fewest_cycles", "gemm_cycles"]
 
 START = 1                                             # the first operation's way to the loader
 LOAD_LATENCY = DECODE_LATENCY + 3                     # last word to tile
@@ -112,6 +112,35 @@ def cycles_of_each(config: Configuration, a_nonzero: NonZeros, columns: int,
     """The cycles of `gemm_cycles` for a finite B: an int, or of a batch int64 [B] (numpy)."""
     rows = _rows(config, a_nonzero, scaled)
     return _cycles(config, [rows] * -(-columns // tile_columns(config, formats)))
+
+
+def dots_cycles(config: Configuration, nonzero: NonZeros, special: Tensor | None,
+                formats: tuple[Format, Format]) -> int:
+    """The cycles of row-wise dot products, as `dots.plan_dots` issues them.
+
+    ``nonzero`` [R, K]: where A is not zero. ``special``: bool [R, K], where B is infinite or NaN,
+    or None if nowhere. ``formats``: of A and B.
+    """
+    columns, clock = tile_columns(config, formats), _Clock(_drain_cycles(config))
+    if special is not None:
+        forced = torch.cat([part.any(0, keepdim=True).expand(part.shape)
+                            for part in special.split(columns)])
+        nonzero = NonZeros(nonzero.mask | forced)
+    whole = nonzero.shape[0] // columns * columns
+    for part, count in ((slice(0, whole), columns), (slice(whole, None), nonzero.shape[0] - whole)):
+        windows = nonzero.windows[part]
+        if not len(windows):
+            continue
+        batch = _rows(config, NonZeros(
+            nonzero.values[part].unflatten(0, (-1, count)), windows.unflatten(0, (-1, count))),
+            False)
+        operations = [(words, *(np.broadcast_to(x, len(windows) // count).tolist()
+                                for x in (first, others)), drains)
+                      for words, first, others, drains in batch.operations]
+        for tile in range(len(windows) // count):
+            for words, first, others, drains in operations:
+                clock.run(words, first[tile], others[tile], drains)
+    return clock.issued + ROW_LATENCY + clock.drain if nonzero.shape[0] else 0
 
 
 def fewest_cycles(config: Configuration, a_nonzero: NonZeros, columns: int,

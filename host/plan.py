@@ -19,7 +19,7 @@ from .orientation import choose
 from .tiling import MOST_ROWS, pieces, tile_columns
 from .vectors import Vectors, is_nonzero, vectors
 
-__all__ = ["Plan", "plan_gemm"]
+__all__ = ["Plan", "operation_settings", "plan_gemm", "streams"]
 
 WORD_MASK = (1 << WORD_WIDTH) - 1
 
@@ -67,9 +67,13 @@ class Plan:
         sent = found.permute(1, 0, 2).reshape(m, tiles * self.columns)[:, :n]
         matrix = torch.zeros(self.shape[::-1] if self.turned else self.shape, dtype=torch.int64)
         matrix[self.places[0][:, None], self.places[1]] = sent
-        matrix = matrix.mT.contiguous() if self.turned else matrix
+        return self.split(matrix.mT.contiguous() if self.turned else matrix)
+
+    @staticmethod
+    def split(items: Tensor) -> tuple[Tensor, Tensor]:
+        """The bit patterns (int64) and the lost flags (bool) of items of ``o``."""
         lost = Result["lost"].offset
-        return matrix & (1 << Result["data"].width) - 1, (matrix >> lost & 1).to(torch.bool)
+        return items & (1 << Result["data"].width) - 1, (items >> lost & 1).to(torch.bool)
 
 
 def plan_gemm(a: Tensor, b: Tensor, formats: tuple[str, str], result: str, *,
@@ -123,16 +127,23 @@ def plan_gemm(a: Tensor, b: Tensor, formats: tuple[str, str], result: str, *,
         rows, inner, columns = way.kept
         left, right = left.select(rows, inner), right.select(columns, inner)
         places = places[0][rows], places[1][columns]
-    settings: dict[str, int] = {
-        "format_a": left.fmt.code, "format_b": right.fmt.code, "result": target.code,
-        "saturate": target.width == 8 if saturate is None else saturate, "exponent": exponent,
-        "scaled": is_scaled}
+    settings = operation_settings((left.fmt, right.fmt), target, saturate=saturate,
+                                  exponent=exponent, scaled=is_scaled)
     return Plan(shape=(a.shape[0], b.shape[1]), places=places, turned=way.turned,
-                **_streams(left, right, settings, way.indices, config))
+                **streams(left, right, settings, way.indices, config))
 
 
-def _streams(left: Vectors, right: Vectors, settings: dict[str, int], indices: Tensor | None,
-             config: Configuration) -> dict[str, Any]:
+def operation_settings(formats: tuple[Format, Format], result: Format, *, saturate: bool | None,
+                       exponent: int, scaled: bool) -> dict[str, int]:
+    """What all operations of a product have in common; ``saturate`` as in `plan_gemm`."""
+    return {
+        "format_a": formats[0].code, "format_b": formats[1].code, "result": result.code,
+        "saturate": result.width == 8 if saturate is None else saturate, "exponent": exponent,
+        "scaled": scaled}
+
+
+def streams(left: Vectors, right: Vectors, settings: dict[str, int], indices: Tensor | None,
+            config: Configuration) -> dict[str, Any]:
     """The streams of the rows of ``left`` times the columns in ``right``, and the tile's width.
 
     ``indices``: bool [R, K], those that each row is sent with; None: all.
