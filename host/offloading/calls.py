@@ -154,7 +154,7 @@ class Attention(NamedTuple):
     dropout : float
     causal : bool
     mask : Tensor or None
-        Broadcast to [B, H, T, S] and added.
+        Broadcast to [B, H, T, S] and added. PyTorch makes one of -Inf out of a boolean mask.
     scale : float or None
         1 / sqrt(D) if None.
     """
@@ -187,14 +187,15 @@ class Attention(NamedTuple):
         q, k, v, mask = self.q, self.k, self.v, self.mask
         if reason := _dtype_misfit(q, k, v):
             return reason
-        if mask is not None and mask.dtype not in (torch.bool, *DTYPES):
+        if mask is not None and mask.dtype not in (q.dtype, torch.float32):
             return f"mask of dtype {str(mask.dtype).removeprefix('torch.')}"
         if self.dropout:
             return "attention with dropout"
         if any(x.dim() != 4 for x in (q, k, v)) or k.shape != v.shape \
                 or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3] \
                 or not k.shape[1] or q.shape[1] % k.shape[1] \
-                or (mask is not None and not _expands(mask.shape, (*q.shape[:3], k.shape[2]))):
+                or (mask is not None and (mask.dim() not in (2, 4) or not _expands(
+                    mask.shape, (*q.shape[:3], k.shape[2])))):
             return "shapes that do not fit"
         return None if self.products else "empty operand"
 
