@@ -16,7 +16,7 @@ gradient = torch.randn(1, 4, 96, 64)
 
 def attend(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
     """Causal attention: the output, and the gradients of queries, keys and values."""
-    q, k, v = (x.to(dtype).requires_grad_() for x in (queries, keys, values))
+    q, k, v = (x.to(dtype, copy=True).requires_grad_() for x in (queries, keys, values))
     out = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     out.backward(gradient.to(dtype))
     return [out.detach(), q.grad, k.grad, v.grad]

@@ -171,12 +171,14 @@ class Session:
             context = self._roles.context(OPS[type(call)], call)
             if reason := self._too_long(call):
                 return reason
-            choices = [_choice_from(self.policy(asked)) for asked in _asked(context)]
-            for choice in choices:
+            choices = []
+            for asked in _asked(context):
+                choice = _choice_from(self.policy(asked))
                 if choice is None:
                     return "the policy keeps it in PyTorch"
                 if reason := self._missing(context.op, choice):
                     return reason
+                choices.append(choice)
             with self._lock:
                 started = time.perf_counter()
                 before = dict(self.device.counters)
