@@ -4,7 +4,7 @@ The rules are in docs/attention.md. Nothing is computed here but which operation
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,9 @@ from .numerics import checked_tensor, from_bits, to_bits
 from .scaling import scaled_operand
 
 __all__ = ["Setup", "Verbs", "attend", "attend_backward", "scale_and_mask"]
+
+
+_HELD = 1 << 24     # scores worked on at once, some 30 bytes each
 
 
 class Verbs(NamedTuple):
@@ -54,23 +57,41 @@ class _Scaled(NamedTuple):
     shift: int
 
 
-class _Scores(NamedTuple):
-    """What forward and backward begin with."""
+class _Operands(NamedTuple):
+    """What forward and backward begin with; ``shape`` is (B, G, H / G, T, S)."""
 
     q: _Scaled
     k: _Scaled
     v: _Scaled
     factor: float
-    p: Tensor
-    log_sums: Tensor
+    mask: Tensor | None
+    shape: tuple[int, ...]
+
+    def parts(self) -> Iterator[slice]:
+        """Slices of batch * groups, of about ``_HELD`` scores each; at least one."""
+        batch, groups, *scores = self.shape
+        step = max(1, _HELD // max(1, math.prod(scores)))
+        return (slice(i, i + step) for i in range(0, max(1, batch * groups), step))
+
+    def mask_of(self, part: slice) -> Tensor | None:
+        """The mask of such a slice, to be broadcast to its scores."""
+        if self.mask is None or self.mask.dim() <= 2:
+            return self.mask
+        batch, groups, heads, *scores = self.shape
+        index = torch.arange(batch * groups)[part]
+        mask = self.mask.expand(batch, groups * heads, *scores).unflatten(1, (groups, heads))
+        return mask[index // max(1, groups), index % max(1, groups)]
 
 
 def attend(verbs: Verbs, q: Tensor, k: Tensor, v: Tensor, setup: Setup) -> tuple[Tensor, Tensor]:
     """The output [B, H, T, E] and the logarithms of the rows' sums, float32 [B, H, T]."""
-    found = _scores(verbs, q, k, v, setup)
-    out = verbs.gemm(_by_group(found.p, k), found.v.values, setup.formats[::-1], setup.result,
-                     exponent=-found.v.shift)
-    return out.view(*q.shape[:3], v.shape[3]), found.log_sums
+    of, outs, sums = _operands(q, k, v, setup), [], []
+    for part in of.parts():
+        p, log_sums = _probabilities(verbs, of, part, setup)
+        sums.append(log_sums)
+        outs.append(verbs.gemm(p.flatten(1, 2), of.v.values[part], setup.formats[::-1],
+                               setup.result, exponent=-of.v.shift))
+    return (torch.cat(outs).view(*q.shape[:3], v.shape[3]), torch.cat(sums).view(q.shape[:3]))
 
 
 def attend_backward(verbs: Verbs, g: Tensor, q: Tensor, k: Tensor, v: Tensor, setup: Setup,
@@ -81,29 +102,36 @@ def attend_backward(verbs: Verbs, g: Tensor, q: Tensor, k: Tensor, v: Tensor, se
     ``gradients``: the formats in which dO and dS enter the products that give dP and dQ, and those
     that give dV and dK.
     """
-    g = checked_tensor(g, "g")
+    of, g = _operands(q, k, v, setup), checked_tensor(g, "g")
     wanted = [*q.shape[:3], v.shape[3]]
     if list(g.shape) != wanted:
         raise UsageError("X201", f"g is {list(g.shape)}; the gradient of this attention's output "
                                  f"is {wanted}")
-    found, data, result = _scores(verbs, q, k, v, setup), setup.formats[0], setup.result
+    data, result = setup.formats[0], setup.result
 
     def scaled(x: Tensor) -> list[_Scaled]:
-        return [_Scaled(*scaled_operand(_by_group(x, k), name, on))
+        return [_Scaled(*scaled_operand(x, name, on))
                 for name, on in zip(gradients, scaled_gradients, strict=True)]
 
-    left, right = scaled(g)
-    dv = verbs.gemm(_by_group(found.p, k).mT, right.values, (setup.formats[1], gradients[1]),
-                    result, exponent=-right.shift)
-    dp = verbs.gemm(left.values, found.v.values.mT, (gradients[0], data), "fp32",
-                    exponent=-left.shift - found.v.shift)
-    ds = verbs.softmax_backward(found.p, dp.view(found.p.shape))
-    left, right = scaled(verbs.scale_and_mask(ds, found.factor, None))
-    dq = verbs.gemm(left.values, found.k.values, (gradients[0], data), result,
-                    exponent=-left.shift - found.k.shift)
-    dk = verbs.gemm(right.values.mT, found.q.values, (gradients[1], data), result,
-                    exponent=-right.shift - found.q.shift)
-    return dq.view(q.shape), dk.view(k.shape), dv.view(v.shape)
+    left, right = scaled(_by_group(g, k))
+    dvs, scores = [], []
+    for part in of.parts():
+        p, _ = _probabilities(verbs, of, part, setup)
+        dvs.append(verbs.gemm(p.flatten(1, 2).mT, right.values[part],
+                              (setup.formats[1], gradients[1]), result, exponent=-right.shift))
+        dp = verbs.gemm(left.values[part], of.v.values[part].mT, (gradients[0], data), "fp32",
+                        exponent=-left.shift - of.v.shift)
+        ds = verbs.softmax_backward(p, dp.view(p.shape))
+        scores.append(verbs.scale_and_mask(ds, of.factor, None).flatten(1, 2))
+    left, right = scaled(torch.cat(scores))  # by the largest of them all
+    dqs, dks = [], []
+    for part in of.parts():
+        dqs.append(verbs.gemm(left.values[part], of.k.values[part], (gradients[0], data), result,
+                              exponent=-left.shift - of.k.shift))
+        dks.append(verbs.gemm(right.values[part].mT, of.q.values[part], (gradients[1], data),
+                              result, exponent=-right.shift - of.q.shift))
+    return (torch.cat(dqs).view(q.shape), torch.cat(dks).view(k.shape),
+            torch.cat(dvs).view(v.shape))
 
 
 def scale_and_mask(x: Tensor, factor: float, mask: Tensor | None) -> Tensor:
@@ -116,25 +144,31 @@ def scale_and_mask(x: Tensor, factor: float, mask: Tensor | None) -> Tensor:
     return x.add_(mask)
 
 
-def _scores(verbs: Verbs, q: Tensor, k: Tensor, v: Tensor, setup: Setup) -> _Scores:
-    """The operands by groups, and the probabilities: the same bits in both directions."""
+def _operands(q: Tensor, k: Tensor, v: Tensor, setup: Setup) -> _Operands:
     q, k, v = (checked_tensor(x, name) for x, name in ((q, "q"), (k, "k"), (v, "v")))
     _check_shapes(q, k, v)
-    data = setup.formats[0]
-    left, right, values = (_Scaled(*scaled_operand(_by_group(x, k), data, setup.scaled))
-                           for x in (q, k, v))
+    by_group = [_Scaled(*scaled_operand(_by_group(x, k), setup.formats[0], setup.scaled))
+                for x in (q, k, v)]
     factor = 1 / math.sqrt(q.shape[3]) if setup.scale is None else setup.scale
     factor = float(torch.tensor(factor, dtype=torch.float32))
-    scores = verbs.gemm(left.values, right.values.mT, (data, data), "fp32",
-                        exponent=-left.shift - right.shift)
-    shape = (*q.shape[:3], k.shape[2])
-    x = verbs.scale_and_mask(scores.view(shape), factor, _mask(setup, shape))
-    p, log_sums = verbs.softmax(x, setup.formats[1])
+    (batch, heads, rows), (groups, keys) = q.shape[:3], k.shape[1:3]
+    return _Operands(*by_group, factor, _mask(setup, (batch, heads, rows, keys)),
+                     (batch, groups, heads // groups, rows, keys))
+
+
+def _probabilities(verbs: Verbs, of: _Operands, part: slice, setup: Setup
+                   ) -> tuple[Tensor, Tensor]:
+    """P [part, H / G, T, S] and the logarithms of its rows' sums: the same bits each time."""
+    data, p_format = setup.formats
+    scores = verbs.gemm(of.q.values[part], of.k.values[part].mT, (data, data), "fp32",
+                        exponent=-of.q.shift - of.k.shift)
+    x = verbs.scale_and_mask(scores.view(len(scores), *of.shape[2:]), of.factor, of.mask_of(part))
+    p, log_sums = verbs.softmax(x, p_format)
     masked = (x == -math.inf).all(-1)
     if masked.any():  # as PyTorch has it: such a row takes nothing, and gives no gradient
-        p = from_bits(to_bits(p).masked_fill_(masked.unsqueeze(-1), 0), setup.formats[1])
+        p = from_bits(to_bits(p).masked_fill_(masked.unsqueeze(-1), 0), p_format)
         log_sums = log_sums.masked_fill(masked, 0.0)
-    return _Scores(left, right, values, factor, p, log_sums)
+    return p, log_sums
 
 
 def _by_group(x: Tensor, k: Tensor) -> Tensor:

@@ -284,12 +284,14 @@ class EmulatorDevice(Device):
 
     def _composed(self, run: Callable[[Verbs], _Result]) -> _Result:
         """An operation made of others: what they count is added up, as one call."""
-        part = copy.copy(self)
+        part, rows = copy.copy(self), 0
         part._counters = Counters()
 
         def softmax(x: Tensor, result: str) -> tuple[Tensor, Tensor]:
+            nonlocal rows
             p, log_sums = softmax_and_log_sums(x, result, config=self.config)
-            part._count_rows(x, p)
+            part._count_rows(x, p, rows)
+            rows += log_sums.numel()
             return p, log_sums
 
         def scores(x: Tensor, factor: float, mask: Tensor | None) -> Tensor:
@@ -300,10 +302,15 @@ class EmulatorDevice(Device):
         self._counters.add({**part.counters, "calls": 1})
         return found
 
-    def _count_rows(self, x: Tensor, out: Tensor) -> None:
-        """Rows that have passed the softmax unit; one in blocks is sent three times."""
+    def _count_rows(self, x: Tensor, out: Tensor, before: int = 0) -> None:
+        """Rows that have passed the softmax unit, right behind others of the same operation.
+
+        A row in blocks is sent three times.
+        """
         length = x.shape[-1]
-        cycles = softmax_cycles(self.config, x.numel() // max(1, length), length)
+        rows = before + x.numel() // max(1, length)
+        cycles = softmax_cycles(self.config, rows, length) \
+            - softmax_cycles(self.config, before, length)
         sent = 3 if length > self.config.softmax.max_length else 1
         self._counters.add({"calls": 1, "cycles": cycles, "cycles_dense": cycles,
                             "bytes_in": sent * x.numel() * x.element_size(),

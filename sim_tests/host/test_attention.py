@@ -265,6 +265,24 @@ def test_counters_are_those_of_the_parts():
     assert back["products_skipped"] >= 3 * 2 * 4 * 64 * 40 * 39 // 2          # of dV, dQ and dK
 
 
+@pytest.mark.parametrize("masking", MASKS)
+def test_heads_that_are_not_held_at_once_change_no_bit_and_no_counter(monkeypatch, masking):
+    q, k, v, g = operands(3, 2, 2, 9, 13, 5)
+    options = {"formats": ("e4m3", "fp16"), "scaled": True, **MASKS[masking]}
+    if masking == "float, -Inf":
+        options["mask"] = torch.cat([options["mask"], options["mask"][:1] + 1])
+    results, counters = [], []
+    for held in (1 << 24, 250, 1):                         # all six groups, two, one
+        monkeypatch.setattr(module, "_HELD", held)
+        device = open_device()
+        results.append((*device.attention(q, k, v, **options), *device.attention_backward(
+            g, q, k, v, scaled_gradients=(True, True), **options)))
+        counters.append(dict(device.counters))
+    for other in results[1:]:
+        assert all(map(same_bits, results[0], other))
+    assert counters[0] == counters[1] == counters[2]
+
+
 @pytest.mark.parametrize("formats", [("e4m3", "fp16"), ("bf16", "bf16")])
 def test_a_context_of_16384_in_blocks_has_the_same_bits(formats):
     q, k, v, g = operands(1, 2, 1, 2, 16384, 8)
