@@ -17,7 +17,7 @@ from .scaling import scaled_operand
 __all__ = ["Setup", "Verbs", "attend", "attend_backward", "scale_and_mask"]
 
 
-_HELD = 1 << 24     # scores worked on at once, some 30 bytes each
+_HELD = 1 << 24     # scores worked on at once; some 30 bytes each, 60 in backward
 
 
 class Verbs(NamedTuple):

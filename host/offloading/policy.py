@@ -70,8 +70,8 @@ class RolePolicy:
     """One format for activations and weights, others for the gradients that flow back.
 
     8-bit operands are always scaled, fp16 ones when they are gradients, bf16 and fp32 never. The
-    probabilities of a softmax are fp32 where the products are 8-bit, those of an attention fp16 if
-    the device has it: 16-bit products take no more cycles. Log-probabilities are fp32.
+    probabilities of a softmax are fp32 where the products are 8-bit, those of an attention fp16 or
+    else bf16 if the device has it: 16-bit products take no more cycles. Log-probabilities are fp32.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ class RolePolicy:
         if context.op.startswith("softmax"):
             return Choice(("fp32", "fp32") if is_narrow else (name, name))
         if context.op == "attention":
-            p = "fp16" if is_narrow and "fp16" in self.available else name
-            return Choice((name, p), (needs_scale(name, False), False))
+            wider = [p for p in ("fp16", "bf16") if is_narrow and p in self.available]
+            return Choice((name, *wider, name)[:2], (needs_scale(name, False), False))
         if context.op == "attention_backward":
             left, right = (self.format_of(role, True) for role in BACKWARD[:2])
             return Choice((left, right), (needs_scale(left, True), needs_scale(right, True)))

@@ -78,6 +78,24 @@ def test_offloaded_attention_has_the_device_bits_forward_and_backward(device, wa
     assert all(row.cycles > 0 and row.cycles_dense > 0 for row in report.rows)
 
 
+def written_out(q, k, v, mask):
+    return torch.softmax((q @ k.mT) * 8 ** -0.5 + mask, -1) @ v
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16",
+                                       {"forward": "bf16", "data-gradient": "fp16",
+                                        "weight-gradient": "e5m2"}], ids=str)
+def test_backward_is_autograds_of_the_same_attention_written_out(device, precision):
+    q, k, v, g = operands()
+    mask = torch.where(BOOL, normal(5, 7, seed=8), -torch.inf)
+    results = []
+    for function, told in ((attend, {"attn_mask": mask}), (written_out, {"mask": mask})):
+        with offload(device, precision) as session:
+            results.append(step(function, q, k, v, g, **told))
+    assert session.report().total("calls") == 3 + 5        # each product and softmax by itself
+    assert all(map(same_bits, *results))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_tensors_give_results_rounded_once_to_their_dtype(device, dtype):
     name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
@@ -343,7 +361,7 @@ def test_a_training_loop_is_offloaded_whole_and_learns(device):
     assert losses[-1] < 0.2 < 2 < losses[0]
 
 
-def test_an_encoder_layer_in_training_is_offloaded_whole(device):
+def test_an_encoder_layer_in_training_is_offloaded_whole(device, tmp_path):
     layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
     with offload(device, "e4m3") as session:
         layer(normal(2, 6, 16)).sum().backward()
@@ -353,3 +371,5 @@ def test_an_encoder_layer_in_training_is_offloaded_whole(device):
     text = str(session.report())
     assert "attention backward" in text
     assert "2 × 2 × 6 × 6 × 8" in text
+    page = session.report().save(tmp_path / "x.html").read_text("utf-8")
+    assert "self_attn  attention backward" in page

@@ -72,9 +72,10 @@ def test_precisions_of_an_attention(precision, forward, backward):
 
 
 def test_probabilities_of_an_attention_are_narrow_where_the_device_has_nothing_else():
-    policy = policy_from("e4m3", ["e4m3"])
-    assert policy(OpContext("attention", "", "forward", (1, 2, 3, 4, 5))).formats \
-        == ("e4m3", "e4m3")
+    for available, p in ((["e4m3"], "e4m3"), (["e4m3", "bf16"], "bf16"), (ALL, "fp16")):
+        policy = policy_from("e4m3", available)
+        assert policy(OpContext("attention", "", "forward", (1, 2, 3, 4, 5))).formats \
+            == ("e4m3", p)
 
 
 @pytest.mark.parametrize("precision", [
