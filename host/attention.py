@@ -16,7 +16,6 @@ from .scaling import scaled_operand
 
 __all__ = ["Setup", "Verbs", "attend", "attend_backward", "scale_and_mask"]
 
-
 _HELD = 1 << 24     # scores worked on at once; some 30 bytes each, 60 in backward
 
 
@@ -36,7 +35,7 @@ class Verbs(NamedTuple):
     gemm: Callable[..., Tensor]
     softmax: Callable[[Tensor, str], tuple[Tensor, Tensor]]
     softmax_backward: Callable[[Tensor, Tensor], Tensor]
-    scale_and_mask: Callable[[Tensor, float, Tensor | None], Tensor]
+    scale_and_mask: Callable[..., Tensor]
 
 
 class Setup(NamedTuple):
@@ -58,13 +57,18 @@ class _Scaled(NamedTuple):
 
 
 class _Operands(NamedTuple):
-    """What forward and backward begin with; ``shape`` is (B, G, H / G, T, S)."""
+    """What forward and backward begin with.
+
+    ``mask`` is added to the scores, ``allowed`` tells which keys may be seen; either may be None,
+    and is broadcast to [B, H, T, S]. ``shape`` is (B, G, H / G, T, S).
+    """
 
     q: _Scaled
     k: _Scaled
     v: _Scaled
     factor: float
     mask: Tensor | None
+    allowed: Tensor | None
     shape: tuple[int, ...]
 
     def parts(self) -> Iterator[slice]:
@@ -73,14 +77,14 @@ class _Operands(NamedTuple):
         step = max(1, _HELD // max(1, math.prod(scores)))
         return (slice(i, i + step) for i in range(0, max(1, batch * groups), step))
 
-    def mask_of(self, part: slice) -> Tensor | None:
-        """The mask of such a slice, to be broadcast to its scores."""
-        if self.mask is None or self.mask.dim() <= 2:
-            return self.mask
+    def cut(self, mask: Tensor | None, part: slice) -> Tensor | None:
+        """What of a mask belongs to such a slice, to be broadcast to its scores."""
+        if mask is None or mask.dim() <= 2:
+            return mask
         batch, groups, heads, *scores = self.shape
         index = torch.arange(batch * groups)[part]
-        mask = self.mask.expand(batch, groups * heads, *scores).unflatten(1, (groups, heads))
-        return mask[index // max(1, groups), index % max(1, groups)]
+        mask = mask.expand(batch, groups * heads, *scores).unflatten(1, (groups, heads))
+        return mask[index // groups, index % groups]
 
 
 def attend(verbs: Verbs, q: Tensor, k: Tensor, v: Tensor, setup: Setup) -> tuple[Tensor, Tensor]:
@@ -122,7 +126,7 @@ def attend_backward(verbs: Verbs, g: Tensor, q: Tensor, k: Tensor, v: Tensor, se
         dp = verbs.gemm(left.values[part], of.v.values[part].mT, (gradients[0], data), "fp32",
                         exponent=-left.shift - of.v.shift)
         ds = verbs.softmax_backward(p, dp.view(p.shape))
-        scores.append(verbs.scale_and_mask(ds, of.factor, None).flatten(1, 2))
+        scores.append(verbs.scale_and_mask(ds, of.factor).flatten(1, 2))
     left, right = scaled(torch.cat(scores))  # by the largest of them all
     dqs, dks = [], []
     for part in of.parts():
@@ -134,25 +138,26 @@ def attend_backward(verbs: Verbs, g: Tensor, q: Tensor, k: Tensor, v: Tensor, se
             torch.cat(dvs).view(v.shape))
 
 
-def scale_and_mask(x: Tensor, factor: float, mask: Tensor | None) -> Tensor:
-    """fp32(fp32(x * factor) + mask), or -Inf where a boolean mask is False."""
+def scale_and_mask(x: Tensor, factor: float, mask: Tensor | None = None,
+                   allowed: Tensor | None = None) -> Tensor:
+    """fp32(fp32(x * factor) + mask), or -Inf where it is not ``allowed``."""
     x = x * factor
-    if mask is None:
-        return x
-    if mask.dtype == torch.bool:
-        return x.masked_fill_(~mask, -math.inf)
-    return x.add_(mask)
+    if mask is not None:
+        x += mask
+    return x if allowed is None else x.masked_fill_(~allowed, -math.inf)
 
 
 def _operands(q: Tensor, k: Tensor, v: Tensor, setup: Setup) -> _Operands:
     q, k, v = (checked_tensor(x, name) for x, name in ((q, "q"), (k, "k"), (v, "v")))
     _check_shapes(q, k, v)
-    by_group = [_Scaled(*scaled_operand(_by_group(x, k), setup.formats[0], setup.scaled))
-                for x in (q, k, v)]
+    left, right, values = (
+        _Scaled(*scaled_operand(_by_group(x, k), setup.formats[0], setup.scaled))
+        for x in (q, k, v))
     factor = 1 / math.sqrt(q.shape[3]) if setup.scale is None else setup.scale
     factor = float(torch.tensor(factor, dtype=torch.float32))
     (batch, heads, rows), (groups, keys) = q.shape[:3], k.shape[1:3]
-    return _Operands(*by_group, factor, _mask(setup, (batch, heads, rows, keys)),
+    mask, allowed = _masks(setup, (batch, heads, rows, keys))
+    return _Operands(left, right, values, factor, mask, allowed,
                      (batch, groups, heads // groups, rows, keys))
 
 
@@ -162,7 +167,8 @@ def _probabilities(verbs: Verbs, of: _Operands, part: slice, setup: Setup
     data, p_format = setup.formats
     scores = verbs.gemm(of.q.values[part], of.k.values[part].mT, (data, data), "fp32",
                         exponent=-of.q.shift - of.k.shift)
-    x = verbs.scale_and_mask(scores.view(len(scores), *of.shape[2:]), of.factor, of.mask_of(part))
+    x = verbs.scale_and_mask(scores.view(len(scores), *of.shape[2:]), of.factor,
+                             of.cut(of.mask, part), of.cut(of.allowed, part))
     p, log_sums = verbs.softmax(x, p_format)
     masked = (x == -math.inf).all(-1)
     if masked.any():  # as PyTorch has it: such a row takes nothing, and gives no gradient
@@ -177,9 +183,9 @@ def _by_group(x: Tensor, k: Tensor) -> Tensor:
     return x.reshape(k.shape[0] * k.shape[1], rows, x.shape[3])
 
 
-def _mask(setup: Setup, shape: tuple[int, ...]) -> Tensor | None:
-    """The mask, with False or -Inf where causality forbids, or None where nothing is masked."""
-    mask = setup.mask
+def _masks(setup: Setup, shape: tuple[int, ...]) -> tuple[Tensor | None, Tensor | None]:
+    """What is added to the scores, and which of them are allowed; None if nothing or all."""
+    mask, allowed = setup.mask, None
     if mask is not None:
         is_bool = isinstance(mask, Tensor) and mask.dtype == torch.bool
         mask = mask if is_bool else checked_tensor(mask, "mask").float()
@@ -189,14 +195,12 @@ def _mask(setup: Setup, shape: tuple[int, ...]) -> Tensor | None:
         if not legal:
             raise UsageError("X201", f"mask is {list(mask.shape)}; it is added to scores of "
                                      f"{list(shape)}")
-    if not setup.causal:
-        return mask
-    allowed = torch.ones(shape[2:], dtype=torch.bool).tril_()
-    if mask is None:
-        return allowed
-    if mask.dtype == torch.bool:
-        return mask & allowed
-    return torch.where(allowed, mask, -math.inf)
+        if is_bool:
+            mask, allowed = None, mask
+    if setup.causal:
+        causal = torch.ones(shape[2:], dtype=torch.bool).tril_()
+        allowed = causal if allowed is None else allowed & causal
+    return mask, allowed
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:

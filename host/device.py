@@ -294,9 +294,9 @@ class EmulatorDevice(Device):
             rows += log_sums.numel()
             return p, log_sums
 
-        def scores(x: Tensor, factor: float, mask: Tensor | None) -> Tensor:
+        def scores(x: Tensor, factor: float, *masks: Tensor | None) -> Tensor:
             part._count_elementwise(x)
-            return scale_and_mask(x, factor, mask)
+            return scale_and_mask(x, factor, *masks)
 
         found = run(Verbs(part.gemm, softmax, part.softmax_backward, scores))
         self._counters.add({**part.counters, "calls": 1})

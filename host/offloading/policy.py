@@ -101,8 +101,8 @@ class RolePolicy:
         if context.op.startswith("softmax"):
             return Choice(("fp32", "fp32") if is_narrow else (name, name))
         if context.op == "attention":
-            wider = [p for p in ("fp16", "bf16") if is_narrow and p in self.available]
-            return Choice((name, *wider, name)[:2], (needs_scale(name, False), False))
+            wider = (p for p in ("fp16", "bf16") if is_narrow and p in self.available)
+            return Choice((name, next(wider, name)), (needs_scale(name, False), False))
         if context.op == "attention_backward":
             left, right = (self.format_of(role, True) for role in BACKWARD[:2])
             return Choice((left, right), (needs_scale(left, True), needs_scale(right, True)))

@@ -233,13 +233,30 @@ def test_a_row_of_which_everything_is_masked_gives_zeros(device, formats):
         assert dv.isfinite().all()
 
 
-def test_what_is_not_a_number_stays_in_its_row(device):
+@pytest.mark.parametrize("mask", [None, torch.zeros(4, 4), torch.ones(4, 4, dtype=torch.bool)],
+                         ids=["no mask", "float", "bool"])
+def test_what_is_not_a_number_stays_where_causality_lets_it_be_seen(device, mask):
     q, k, v, _ = operands(1, 1, 1, 4, 4, 3)
     q[0, 0, 1, 0] = math.nan
     k[0, 0, 3, 1] = math.nan
-    out, sums = device.attention(q, k, v, causal=True, formats=("bf16", "bf16"))
+    out, sums = device.attention(q, k, v, mask=mask, causal=True, formats=("bf16", "bf16"))
     assert out[0, 0].isnan().all(-1).tolist() == [False, True, False, True]
     assert out.isnan().any(-1).equal(sums.isnan())
+
+
+@pytest.mark.parametrize("sizes", [(2, 0), (0, 3), (0, 0)], ids=["keys", "queries", "both"])
+def test_without_queries_or_keys_there_is_nothing_to_see(device, sizes):
+    q, k, v, g = operands(1, 4, 2, *sizes, 5)
+    for mask in (None, torch.ones(1, 1, *sizes)):
+        options = {"mask": mask, "causal": True, "scaled": True}
+        out, sums = device.attention(q, k, v, **options)
+        assert same_bits(out, torch.zeros(q.shape))
+        assert same_bits(sums, torch.zeros(q.shape[:3]))
+        for gradient, x in zip(device.attention_backward(g, q, k, v, scaled_gradients=(True, True),
+                                                         **options), (q, k, v), strict=True):
+            assert torch.equal(gradient, torch.zeros(x.shape))
+    none = torch.empty(0, 2, 3, 4)
+    assert device.attention(none, none, none, mask=torch.ones(0, 1, 1, 3))[0].shape == none.shape
 
 
 def test_counters_are_those_of_the_parts():
@@ -249,7 +266,7 @@ def test_counters_are_those_of_the_parts():
     left, right, values = (x.reshape(4, -1, 64) for x in (q, k, v))
     x = parts.gemm(left, right.mT).view(2, 4, 40, 40)
     allowed = torch.ones(40, 40, dtype=torch.bool).tril()
-    p = parts.softmax(scale_and_mask(x, 64 ** -0.5, allowed), "bf16")
+    p = parts.softmax(scale_and_mask(x, 64 ** -0.5, None, allowed), "bf16")
     parts.gemm(p.view(4, 80, 40), values, ("bf16", "e4m3"))
     cycles = _elementwise_cycles(whole.config, 320, 40)
     sums = dict(parts.counters)
@@ -340,8 +357,8 @@ def test_a_gradient_of_another_shape_and_a_format_that_is_not_there_are_refused(
 
 
 MUTANTS = {
-    "the mask comes before the scale": ("scale_and_mask", lambda real: lambda x, factor, mask: real(
-        real(x, 1.0, mask), factor, None)),
+    "the mask comes before the scale": ("scale_and_mask", lambda real: lambda x, factor, *masks:
+                                        real(real(x, 1.0, *masks), factor)),
     "a masked row is what softmax makes of it": ("from_bits", lambda real: lambda bits, name: real(
         bits, name).fill_(math.nan)),
     "heads take the groups in turn": ("_by_group", lambda real: lambda x, k: real(
