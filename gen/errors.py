@@ -86,7 +86,8 @@ CODES = _table([
     ("X207", "a number is out of its range",
      "The message gives the value and the range."),
     ("X208", "a row is too long for the softmax unit",
-     "A row of softmax holds at most softmax.max_length elements of the configuration."),
+     "A row of softmax holds at most 16384 elements; beyond the configuration's "
+     "softmax.max_length it goes in blocks, with the same bits."),
     ("X209", "unknown precision policy",
      "A precision is a format's name, a mapping from role to format, or a policy object."),
     ("X210", "offload sessions cannot be nested",

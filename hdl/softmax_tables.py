@@ -5,14 +5,14 @@ The contract is docs/softmax.md.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cache
 
-__all__ = ["DISTANCE_WIDTH", "FAR", "MAX_LENGTH", "OCTAVE_WIDTH", "STEP_WIDTH", "SUM_GUARD_WIDTH",
-           "VALUE_WIDTHS", "Bipartite", "Steps", "exp_table", "probability_error",
-           "reciprocal_table", "step_table"]
+__all__ = ["DISTANCE_WIDTH", "FAR", "LOG_GUARD_WIDTH", "MAX_LENGTH", "OCTAVE_WIDTH", "STEP_WIDTH",
+           "SUM_GUARD_WIDTH", "VALUE_WIDTHS", "Bipartite", "Steps", "exp_table", "log_error",
+           "log_octaves", "log_table", "probability_error", "reciprocal_table", "step_table"]
 
 VALUE_WIDTHS = range(18, 23)  # bits of a table's value: 18 is what one multiplier takes
 DISTANCE_WIDTH = 8            # integer bits of a distance to the maximum; from 2^7 on e^-d is zero
@@ -20,6 +20,7 @@ STEP_WIDTH = 3                # a distance's first table goes in steps of 2^-3
 OCTAVE_WIDTH = 8              # bits of a power's octave
 FAR = 224                     # the octave of an element that is zero in every format
 SUM_GUARD_WIDTH = 10          # fraction bits of the row's sum beyond those of a value
+LOG_GUARD_WIDTH = 6           # fraction bits of the sum's logarithm beyond those of a value
 MAX_LENGTH = 16384            # longest row of any configuration
 
 _GUARD_WIDTH = 2              # bits of an entry under the value's last
@@ -44,7 +45,8 @@ class Bipartite:
     bases, falls : tuple of int
         Non-negative.
     error : Fraction
-        Bound of the value's relative error, for every x.
+        Bound of the value's relative error, for every x; of `log_table` that of the absolute error
+        of the difference of any two values, which is what its users take.
 
     Source: Das Sarma and Matula, "Faithful bipartite ROM reciprocal tables", ARITH-12, 1995;
     Schulte and Stine, "Symmetric bipartite tables for accurate function approximation", ARITH-13,
@@ -113,6 +115,32 @@ def reciprocal_table(entries: int = 4096, value_width: int = 18) -> Bipartite:
 
 
 @cache
+def log_table(entries: int = 4096, value_width: int = 18) -> Bipartite:
+    """-ln((1 + x) / 2) for x in [0, 1) that was cut off after ``value_width`` bits.
+
+    Falls from ln 2, so ln(1 + x) is value(0) - value(x): exactly 0 for x = 0, and never less.
+    """
+    table = _bipartite(entries, value_width, value_width, lambda x: -math.log((1 + x) / 2),
+                       slope=lambda x: 1 / (1 + x), steepest=lambda slope: 1 / slope - 1,
+                       shift=0.5, relative=False)
+    per_segment, falls = entries >> table.segment_width, 1 << table.offset_width
+    lowest = min(base - table.falls[(index // per_segment + 1) * falls - 1]
+                 for index, base in enumerate(table.bases))
+    if max(table.bases) > table.bases[0] or lowest < 0:
+        raise AssertionError("a logarithm is below zero or above ln 2")
+    # value(0) is off by as much as it differs from ln 2, whatever the bound of the others is.
+    start = abs(Fraction(table.value(0), 1 << value_width) - Fraction(_LN2))
+    return replace(table, error=table.error + start)
+
+
+@cache
+def log_octaves(value_width: int = 18) -> tuple[int, ...]:
+    """m * ln 2 for m = 0 to 14, rounded, in units of 2^-(value_width + LOG_GUARD_WIDTH)."""
+    unit = 1 << value_width + LOG_GUARD_WIDTH
+    return tuple(round(octave * _LN2 * unit) for octave in range(MAX_LENGTH.bit_length()))
+
+
+@cache
 def step_table(entries: int = 4096, value_width: int = 18) -> Steps:
     """The first table to ``exp_table`` of the same parameters.
 
@@ -162,7 +190,25 @@ def probability_error(exp_entries: int, reciprocal_entries: int, value_width: in
     return bound - 1
 
 
-def _bipartite(entries, value_width, input_width, function, *, slope, steepest, shift) -> Bipartite:
+def log_error(exp_entries: int, reciprocal_entries: int, value_width: int, length: int) -> Fraction:
+    """Bound of the absolute error of ln S, before its rounding to fp32, for rows of ``length``.
+
+    Of the sum's terms the table's values, their distances, each of two logits that were cut off, in
+    opposite directions at worst, and the rest; their rounding; the logarithm, its cut argument
+    included; and the octave's rounding. -ln(1 - x) bounds |ln(1 + e)| for |e| up to x, and is at
+    most x / (1 - x).
+    """
+    table, bits = log_table(reciprocal_entries, value_width), value_width
+    step = step_table(exp_entries, value_width).error
+    distance = Fraction(2, 2 ** bits) + step
+    relative = exp_table(exp_entries, value_width).error + Fraction(
+        length, 2 ** (bits + SUM_GUARD_WIDTH + 1))
+    octave = Fraction(1, 2 ** (bits + LOG_GUARD_WIDTH + 1))
+    return relative / (1 - relative) + distance + table.error + octave
+
+
+def _bipartite(entries, value_width, input_width, function, *, slope, steepest, shift,
+               relative=True) -> Bipartite:
     """The tables of a falling convex function of ``x + shift`` units, and their bound.
 
     ``slope`` is how steeply it falls at x, ``steepest`` the x where it falls so. In a step the
@@ -195,12 +241,13 @@ def _bipartite(entries, value_width, input_width, function, *, slope, steepest, 
                  for offset in (0, middle, offsets - 1)]
         base = round((min(ideal) + max(ideal)) / 2)
         base = min(base, scale - 1 - half)
+        base = max(base, falls[(index * segments // entries + 1) * offsets - 1] - half)
         bases.append(base + half)
         tangent = min(max(steepest(fall * units / scale) * units - start, 0), offsets - 1)
         for offset in (0, tangent, offsets - 1):
             right = function((start + offset) / units) * scale
             off = abs(base - fall * offset - right) + rounding + half
-            error = max(error, off / right)
+            error = max(error, off / (right if relative else scale))
     # What was cut off from x moves 1 / (1 + x) by half a unit of x at most. A little for floats.
     bound = Fraction(math.ceil((error + shift / units) * 2 ** 40) + 1, 2 ** 40)
     if bound > Fraction(5, 2 ** (value_width + 1)) + Fraction(

@@ -1,11 +1,11 @@
 """What a device does, and the emulator: the contract of docs/numerics.md, vectorised in torch."""
 
-import threading
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Self
+from types import TracebackType
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,8 +13,11 @@ from torch import Tensor
 from ..gen.config import Configuration, load
 from ..gen.errors import DeviceError, UsageError, nearest
 from ..hdl.formats import Format
+from .attention import Setup, Verbs, attend, attend_backward, scale_and_mask
 from .columns import Factor
+from .counters import COUNTERS, Counters
 from .gemm import check_shapes, default_overflow, product
+from .log_softmax import exact_log_softmax, log_softmax_backward, softmax_and_log_sums
 from .masks import NonZeros
 from .mx import Scales, checked_scales, scaled
 from .numerics import Operand, checked_format, checked_tensor, encode, max_finite, operand
@@ -24,56 +27,9 @@ from .tally import tally
 
 __all__ = ["COUNTERS", "Counters", "Device", "EmulatorDevice", "open_device"]
 
+_Result = TypeVar("_Result")
+
 _LARGEST_BLOCK = (32 << 20) - (16 << 10)     # bytes: just under glibc's own upper limit
-
-COUNTERS = MappingProxyType({
-    "calls": "operations",
-    "cycles": "clock cycles that the configured design takes",
-    "cycles_dense": "clock cycles that the same operations would take if no element were zero",
-    "products": "products of two operands that were performed",
-    "products_skipped": "products spared because an element is zero",
-    "transposed": "matrix products computed as B^T A^T, B being streamed: those of a batch each",
-    "words_a_saved": "mask and value words of the streamed operand that column compression spared",
-    "words_b_saved": "words of the loaded operand that column compression spared",
-    "bytes_in": "bytes of operands sent into the engine, for each tile and load anew; scales",
-    "bytes_out": "bytes of results, but of rows and columns known to be zero",
-    "lost": "results that lost bits under the accumulator's window (rule N4)",
-    "saturations": "operands and results that overflowed and were clamped",
-})
-
-
-class Counters(Mapping[str, int]):
-    """What a device has done since it was opened or its counters were reset; see ``COUNTERS``.
-
-    Reading gives the present numbers; ``dict(counters)`` is a snapshot. Safe between threads.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts = dict.fromkeys(COUNTERS, 0)
-
-    def __getitem__(self, name: str) -> int:
-        return self._counts[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._counts)
-
-    def __len__(self) -> int:
-        return len(self._counts)
-
-    def __repr__(self) -> str:
-        return f"Counters({dict(self._counts)})"
-
-    def add(self, amounts: Mapping[str, int]) -> None:
-        """Add to several counters at once."""
-        with self._lock:
-            for name, amount in amounts.items():
-                self._counts[name] += amount
-
-    def reset(self) -> None:
-        """Set all to zero."""
-        with self._lock:
-            self._counts.update(dict.fromkeys(self._counts, 0))
 
 
 class Device(ABC):
@@ -155,6 +111,68 @@ class Device(ABC):
         The design has no unit for it: it counts as a call, without cycles.
         """
 
+    @abstractmethod
+    def log_softmax(self, x: Tensor, result: str = "fp32") -> Tensor:
+        """Log-softmax over the last dimension (docs/softmax.md, S7), in the dtype of ``result``."""
+
+    @abstractmethod
+    def log_softmax_backward(self, log_p: Tensor, g: Tensor) -> Tensor:
+        """g - p * sum(g) over the last dimension, p the softmax of ``log_p``; fp32."""
+
+    @abstractmethod
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None,
+                  causal: bool = False, scale: float | None = None,
+                  formats: tuple[str, str] = ("e4m3", "e4m3"), scaled: bool = False,
+                  result: str = "fp32") -> tuple[Tensor, Tensor]:
+        """softmax(q @ k^T * scale + mask) @ v, by the rules of docs/attention.md.
+
+        Parameters
+        ----------
+        q, k, v : Tensor
+            [B, H, T, D], [B, G, S, D] and [B, G, S, E], G a divisor of H: each head of k and v
+            serves H / G heads of q. Any float dtype and layout, CPU.
+        mask : Tensor, optional
+            Broadcast to [B, H, T, S]. Floating-point: added to the scores. bool: True where a key
+            may be seen.
+        causal : bool
+            Whether query t sees keys 0 to t only.
+        scale : float, optional
+            1 / sqrt(D) unless given; rounded to fp32.
+        formats : tuple of str
+            Of q, k and v; and of the probabilities.
+        scaled : bool
+            Whether q, k and v are multiplied by powers of two, as in an offload.
+        result : str
+            The number format of the output.
+
+        Returns
+        -------
+        tuple of Tensor
+            The output [B, H, T, E], in the dtype of ``result``, and of each row of scores the
+            logarithm of its sum of powers, float32 [B, H, T]. A row of which everything is masked
+            gives zeros. Contiguous. Not differentiable.
+
+        Raises
+        ------
+        UsageError
+            Shapes, dtypes, formats or lengths that this device cannot take.
+        """
+
+    @abstractmethod
+    def attention_backward(self, g: Tensor, q: Tensor, k: Tensor, v: Tensor, *,
+                           mask: Tensor | None = None, causal: bool = False,
+                           scale: float | None = None,
+                           formats: tuple[str, str] = ("e4m3", "e4m3"), scaled: bool = False,
+                           gradients: tuple[str, str] = ("e5m2", "e5m2"),
+                           scaled_gradients: tuple[bool, bool] = (False, False),
+                           result: str = "fp32") -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of q, k and v, where ``g`` [B, H, T, E] is that of the output.
+
+        ``gradients`` are the formats in which gradients enter the products that give dP and dQ,
+        and those that give dV and dK; ``scaled_gradients`` whether they are multiplied by powers
+        of two there. All else as in `attention`, whose probabilities are computed anew.
+        """
+
     def close(self) -> None:
         """Release the device; every later operation raises DeviceError."""
         self._closed = True
@@ -220,12 +238,7 @@ class EmulatorDevice(Device):
     def softmax(self, x: Tensor, result: str = "bf16") -> Tensor:
         self._check_open()
         out = exact_softmax(x, result, config=self.config)
-        length = x.shape[-1]
-        rows = x.numel() // max(1, length)
-        cycles = softmax_cycles(self.config, rows, length)
-        self._counters.add({"calls": 1, "cycles": cycles, "cycles_dense": cycles,
-                            "bytes_in": x.numel() * x.element_size(),
-                            "bytes_out": out.numel() * out.element_size()})
+        self._count_rows(x, out)
         return out
 
     def softmax_backward(self, p: Tensor, dp: Tensor) -> Tensor:
@@ -233,6 +246,86 @@ class EmulatorDevice(Device):
         out = softmax_backward(p, dp)
         self._counters.add({"calls": 1})
         return out
+
+    def log_softmax(self, x: Tensor, result: str = "fp32") -> Tensor:
+        self._check_open()
+        out = exact_log_softmax(x, result, config=self.config)
+        self._count_rows(x, out)
+        self._count_elementwise(x)
+        return out
+
+    def log_softmax_backward(self, log_p: Tensor, g: Tensor) -> Tensor:
+        self._check_open()
+        out = log_softmax_backward(log_p, g, config=self.config)
+        self._count_rows(log_p, out)
+        self._count_elementwise(g)
+        return out
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None,
+                  causal: bool = False, scale: float | None = None,
+                  formats: tuple[str, str] = ("e4m3", "e4m3"), scaled: bool = False,
+                  result: str = "fp32") -> tuple[Tensor, Tensor]:
+        self._check_open()
+        setup = Setup(mask, causal, scale, self._names(formats), scaled, result)
+        return self._composed(lambda verbs: attend(verbs, q, k, v, setup))
+
+    def attention_backward(self, g: Tensor, q: Tensor, k: Tensor, v: Tensor, *,
+                           mask: Tensor | None = None, causal: bool = False,
+                           scale: float | None = None,
+                           formats: tuple[str, str] = ("e4m3", "e4m3"), scaled: bool = False,
+                           gradients: tuple[str, str] = ("e5m2", "e5m2"),
+                           scaled_gradients: tuple[bool, bool] = (False, False),
+                           result: str = "fp32") -> tuple[Tensor, Tensor, Tensor]:
+        self._check_open()
+        setup = Setup(mask, causal, scale, self._names(formats), scaled, result)
+        names = self._names(gradients)
+        return self._composed(
+            lambda verbs: attend_backward(verbs, g, q, k, v, setup, names, scaled_gradients))
+
+    def _composed(self, run: Callable[[Verbs], _Result]) -> _Result:
+        """An operation made of others: what they count is added up, as one call."""
+        part, rows = copy.copy(self), 0
+        part._counters = Counters()
+
+        def softmax(x: Tensor, result: str) -> tuple[Tensor, Tensor]:
+            nonlocal rows
+            p, log_sums = softmax_and_log_sums(x, result, config=self.config)
+            part._count_rows(x, p, rows)
+            rows += log_sums.numel()
+            return p, log_sums
+
+        def scores(x: Tensor, factor: float, *masks: Tensor | None) -> Tensor:
+            part._count_elementwise(x)
+            return scale_and_mask(x, factor, *masks)
+
+        found = run(Verbs(part.gemm, softmax, part.softmax_backward, scores))
+        self._counters.add({**part.counters, "calls": 1})
+        return found
+
+    def _count_rows(self, x: Tensor, out: Tensor, before: int = 0) -> None:
+        """Rows that have passed the softmax unit, right behind others of the same operation.
+
+        A row in blocks is sent three times.
+        """
+        length = x.shape[-1]
+        rows = before + x.numel() // max(1, length)
+        cycles = softmax_cycles(self.config, rows, length) \
+            - softmax_cycles(self.config, before, length)
+        sent = 3 if length > self.config.softmax.max_length else 1
+        self._counters.add({"calls": 1, "cycles": cycles, "cycles_dense": cycles,
+                            "bytes_in": sent * x.numel() * x.element_size(),
+                            "bytes_out": out.numel() * out.element_size()})
+
+    def _count_elementwise(self, x: Tensor) -> None:
+        """One pass of rows through the elementwise unit, in an operation that is counted."""
+        length = x.shape[-1]
+        cycles = _elementwise_cycles(self.config, x.numel() // max(1, length), length)
+        self._counters.add({"cycles": cycles, "cycles_dense": cycles})
+
+    def _names(self, formats: tuple[str, str]) -> tuple[str, str]:
+        """The names of formats that the configuration has."""
+        first, second = self._formats(formats)
+        return first.name, second.name
 
     def _formats(self, formats: tuple[str, str]) -> tuple[Format, Format]:
         """The operands' formats, if the configuration has them."""
@@ -245,6 +338,11 @@ class EmulatorDevice(Device):
                 raise UsageError("X205", f"{self.config.name} has the formats {', '.join(known)}; "
                                          f"got {fmt.name!r}", f"add {fmt.name} to vpcu.formats")
         return first, second
+
+
+def _elementwise_cycles(config: Configuration, rows: int, length: int) -> int:
+    """Of a pass of rows through the elementwise unit: a beat of ``softmax.lanes`` each cycle."""
+    return rows * -(-length // config.softmax.lanes)
 
 
 def _factor(x: Operand) -> Factor:

@@ -16,6 +16,7 @@ from ..gen.config import Configuration
 from ..gen.errors import UsageError
 from ..hdl.softmax_tables import (
     DISTANCE_WIDTH,
+    MAX_LENGTH,
     STEP_WIDTH,
     SUM_GUARD_WIDTH,
     Bipartite,
@@ -25,11 +26,13 @@ from ..hdl.softmax_tables import (
 )
 from .numerics import checked_format, checked_tensor, decode, quantize, torch_dtype
 
-__all__ = ["exact_softmax", "softmax_backward", "softmax_cycles"]
+__all__ = ["Passed", "Unit", "exact_softmax", "normalised", "passed", "row_dot", "rows_of",
+           "softmax_backward", "softmax_cycles", "table_values"]
 
 _CHUNK = 1 << 16            # elements worked on at once: temporaries stay in the cache
 _FP64_BIAS, _FP64_MANTISSA = 1023, 52
 _LAST_OCTAVE = 36           # from here on a power adds nothing to a sum
+_LATENCY = 17               # cycles of a row beyond those of its three passes
 
 
 def exact_softmax(x: Tensor, result: str = "bf16", *,
@@ -46,7 +49,8 @@ def exact_softmax(x: Tensor, result: str = "bf16", *,
     result : str
         Format of the probabilities.
     config : Configuration
-        Gives ``softmax.max_length``, the width of values and the entries of both tables.
+        Gives ``softmax.max_length``, the width of values and the entries of both tables. A row
+        that is longer goes in blocks of ``max_length``, with the same bits (rule S8).
 
     Returns
     -------
@@ -62,19 +66,13 @@ def exact_softmax(x: Tensor, result: str = "bf16", *,
     ------
     UsageError
         Not a floating-point CPU tensor (X202), no dimension (X201), an unknown format (X203) or a
-        row longer than ``max_length`` (X208).
+        row longer than 16384 (X208).
     """
     fmt = checked_format(result)
-    rows = _rows(x, "x")
-    length = rows.shape[-1]
-    if length > config.softmax.max_length:
-        raise UsageError("X208", f"a row of x has {length} elements; this configuration's rows "
-                         f"have at most {config.softmax.max_length}", "raise softmax.max_length")
-    unit = _Unit(config.softmax.exp_entries, config.softmax.reciprocal_entries,
-                 config.softmax.value_width)
+    rows = rows_of(x, "x")
     out = torch.empty(rows.shape, dtype=torch_dtype(fmt))
-    for part in _chunks(rows):
-        out[part] = quantize(_probabilities(_fp32(rows[part]), unit), fmt, "overflow")
+    for part, found in passed(rows, config):
+        out[part] = quantize(normalised(found), fmt, "overflow")
     return out.view(x.shape)
 
 
@@ -99,14 +97,14 @@ def softmax_backward(p: Tensor, dp: Tensor) -> Tensor:
     UsageError
         Wrong kind (X202) or shapes that differ (X201).
     """
-    p_rows, dp_rows = _rows(p, "p"), _rows(dp, "dp")
+    p_rows, dp_rows = rows_of(p, "p"), rows_of(dp, "dp")
     if p.shape != dp.shape:
         raise UsageError("X201", f"p is {list(p.shape)} and dp is {list(dp.shape)}; "
                                  "softmax_backward takes two tensors of one shape")
     out = torch.empty(p_rows.shape, dtype=torch.float32)
     for part in _chunks(p_rows):
         left, right = _fp32(p_rows[part]), _fp32(dp_rows[part])
-        out[part] = left * (right - _row_dot(left, right))
+        out[part] = left * (right - row_dot(left, right))
     return out.view(p.shape)
 
 
@@ -114,13 +112,18 @@ def softmax_cycles(config: Configuration, rows: int, length: int) -> int:
     """Cycles of an unstalled unit from the first element in to the last out, both counted.
 
     cycles = (rows + 2) * beats + 17, beats = ceil(length / lanes): a row's first beat comes out
-    beats + 18 cycles after its last went in, and rows follow without a bubble.
+    beats + 18 cycles after its last went in, and rows follow without a bubble. A row longer than
+    ``max_length`` is streamed three times, alone: rows * (3 * beats + 17).
     """
     beats = -(-length // config.softmax.lanes)
-    return (rows + 2) * beats + 17 if rows and beats else 0
+    if not rows or not beats:
+        return 0
+    if length > config.softmax.max_length:
+        return rows * (3 * beats + _LATENCY)
+    return (rows + 2) * beats + _LATENCY
 
 
-def _rows(x: Tensor, name: str) -> Tensor:
+def rows_of(x: Tensor, name: str) -> Tensor:
     """The tensor as [R, L], if it is a dense float tensor on the CPU with a dimension."""
     x = checked_tensor(x, name)
     if x.dim() == 0:
@@ -139,12 +142,55 @@ def _fp32(x: Tensor) -> Tensor:
     return x.to(torch.float32) if x.dtype == torch.float64 else decode(x)
 
 
-class _Unit(NamedTuple):
+class Unit(NamedTuple):
     """The parameters that results depend on."""
 
     exp_entries: int
     reciprocal_entries: int
     value_width: int
+
+
+class _Powers(NamedTuple):
+    """A block of rows in the second pass, e = value * 2^(1 - value_width - octave)."""
+
+    value: Tensor
+    octave: Tensor
+    is_zero: Tensor
+
+
+class Passed(NamedTuple):
+    """Rows after their first two passes.
+
+    Members
+    -------
+    unit : Unit
+    x : Tensor
+        float32 [R, L].
+    largest : Tensor
+        float64 [R, 1]: the largest of the numbers that are cut off, times 2^value_width. NaN, Inf
+        or -Inf in undefined rows.
+    place, fraction : Tensor
+        int64 [R, 1], S = (1 + fraction * 2^-value_width) * 2^place, what lies below cut off.
+    blocks : list of _Powers
+    """
+
+    unit: Unit
+    x: Tensor
+    largest: Tensor
+    place: Tensor
+    fraction: Tensor
+    blocks: list[_Powers]
+
+
+def passed(rows: Tensor, config: Configuration) -> Iterator[tuple[slice, Passed]]:
+    """Rules S1 to S4 and S8 on rows [R, L], some of them at a time, each with its place."""
+    length, limit = rows.shape[-1], config.softmax.max_length
+    if length > MAX_LENGTH:
+        raise UsageError("X208", f"a row of x has {length} elements; rows have at most "
+                         f"{MAX_LENGTH}, of any configuration", "split the row")
+    unit = Unit(config.softmax.exp_entries, config.softmax.reciprocal_entries,
+                config.softmax.value_width)
+    return ((part, _two_passes(_fp32(rows[part]), unit, limit)) for part in _chunks(rows))
 
 
 @cache
@@ -154,13 +200,13 @@ def _entries(table: Bipartite) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _steps(unit: _Unit) -> tuple[Tensor, Tensor]:
+def _steps(unit: Unit) -> tuple[Tensor, Tensor]:
     """Octaves and rests."""
     steps = step_table(unit.exp_entries, unit.value_width)
     return torch.tensor(steps.octaves), torch.tensor(steps.rests)
 
 
-def _values(x: Tensor, table: Bipartite) -> Tensor:
+def table_values(x: Tensor, table: Bipartite) -> Tensor:
     """The table's values at x, as integers."""
     bases, falls = _entries(table)
     fall = x >> table.input_width - table.segment_width << table.offset_width
@@ -168,39 +214,55 @@ def _values(x: Tensor, table: Bipartite) -> Tensor:
     return bases[x >> table.offset_width].sub_(falls[fall]) >> table.base_width - table.value_width
 
 
-def _probabilities(x: Tensor, unit: _Unit) -> Tensor:
-    """Rules S1 to S5 on float32 [R, L]: unrounded float64 probabilities, NaN in undefined rows."""
+def _two_passes(x: Tensor, unit: Unit, limit: int) -> Passed:
+    """The maximum and the sum of float32 rows, over blocks of ``limit`` elements."""
     width = unit.value_width
-    cut = x.double().mul_(2.0 ** width).trunc_()
-    largest = cut.amax(-1, keepdim=True)
+    cuts = [block.double().mul_(2.0 ** width).trunc_() for block in x.split(limit, -1)]
+    largest = torch.cat([cut.amax(-1, keepdim=True) for cut in cuts], -1).amax(-1, keepdim=True)
+    blocks = [_powers(cut, largest, unit) for cut in cuts]
+    total = torch.cat([_terms(block, unit) for block in blocks], -1).sum(-1, keepdim=True)
+    place = torch.frexp(total.double()).exponent.long() - (width + SUM_GUARD_WIDTH + 1)
+    fraction = total >> (place + SUM_GUARD_WIDTH).clamp_(min=0)
+    fraction &= (1 << width) - 1
+    return Passed(unit, x, largest, place, fraction, blocks)
+
+
+def _powers(cut: Tensor, largest: Tensor, unit: Unit) -> _Powers:
+    """Rules S2 and S3: the powers of a block's numbers, cut off, below the row's largest."""
+    width = unit.value_width
     distance = largest - cut  # where it is below the limit nothing is rounded
     limit = 2.0 ** (width + DISTANCE_WIDTH - 1)
     is_zero = ~(distance < limit)
     distance = distance.masked_fill_(is_zero, limit - 1).long()
-
     octaves, rests = _steps(unit)
     step = distance >> width - STEP_WIDTH
-    octave = octaves[step]
     rest = (distance & (1 << width - STEP_WIDTH) - 1).mul_(2).add_(rests[step])
-    value = _values(rest, exp_table(unit.exp_entries, width)).masked_fill_(is_zero, 0)
-
-    # Terms, halves upwards; a bit more is kept to round by.
-    sum_width = width + SUM_GUARD_WIDTH
-    shift = octave.clamp(max=_LAST_OCTAVE) + (width - 1 - sum_width + 32)
-    total = ((value << 33 >> shift) + 1 >> 1).sum(-1, keepdim=True)
-    place = torch.frexp(total.double()).exponent.long() - (sum_width + 1)
-    fraction = total >> (place + SUM_GUARD_WIDTH).clamp_(min=0)
-    fraction &= (1 << width) - 1
-    inverse = _values(fraction, reciprocal_table(unit.reciprocal_entries, width))
-
-    product = value.mul_(inverse) >> width
-    exponent = 1 - (width + 2) - place - octave
-    power = (exponent + _FP64_BIAS << _FP64_MANTISSA).view(torch.float64)
-    p = (product << 2 | 3).double().mul_(power).masked_fill_(is_zero, 0.0)
-    return torch.where(largest.isfinite(), p, math.nan)
+    value = table_values(rest, exp_table(unit.exp_entries, width)).masked_fill_(is_zero, 0)
+    return _Powers(value, octaves[step], is_zero)
 
 
-def _row_dot(a: Tensor, b: Tensor) -> Tensor:
+def _terms(powers: _Powers, unit: Unit) -> Tensor:
+    """Rule S4: the sums of a block's terms, halves upwards; a bit more is kept to round by."""
+    shift = powers.octave.clamp(max=_LAST_OCTAVE) + (31 - SUM_GUARD_WIDTH)
+    return ((powers.value << 33 >> shift) + 1 >> 1).sum(-1, keepdim=True)
+
+
+def normalised(rows: Passed) -> Tensor:
+    """Rule S5: unrounded float64 probabilities [R, L], NaN in undefined rows."""
+    unit = rows.unit
+    inverse = table_values(rows.fraction,
+                           reciprocal_table(unit.reciprocal_entries, unit.value_width))
+    parts = []
+    for value, octave, is_zero in rows.blocks:
+        product = value * inverse >> unit.value_width
+        exponent = 1 - (unit.value_width + 2) - rows.place - octave
+        power = (exponent + _FP64_BIAS << _FP64_MANTISSA).view(torch.float64)
+        parts.append((product << 2 | 3).double().mul_(power).masked_fill_(is_zero, 0.0))
+    p = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+    return torch.where(rows.largest.isfinite(), p, math.nan)
+
+
+def row_dot(a: Tensor, b: Tensor) -> Tensor:
     """Exact dot products of float32 rows, [R, 1], rounded once.
 
     Products are exact in float64. They are added by pairs together with the rounding errors of

@@ -1,19 +1,13 @@
 """Which number formats an offloaded operation uses, and when its operands are scaled."""
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import torch
-from torch import Tensor
-
 from ...gen.errors import UsageError, nearest
 from ...hdl.formats import FORMATS, lookup
-from ..numerics import max_finite
 
-__all__ = ["BACKWARD", "Choice", "OpContext", "Policy", "Role", "RolePolicy", "policy_from",
-           "scale_exponent"]
+__all__ = ["BACKWARD", "Choice", "OpContext", "Policy", "Role", "RolePolicy", "policy_from"]
 
 Role = Literal["forward", "data-gradient", "weight-gradient", "backward"]
 BACKWARD: tuple[Role, ...] = ("data-gradient", "weight-gradient", "backward")
@@ -25,7 +19,9 @@ class OpContext(NamedTuple):
     Members
     -------
     op : str
-        ``"gemm"``, ``"softmax"`` or ``"softmax_backward"``.
+        ``"gemm"``, ``"softmax"``, ``"log_softmax"``, ``"attention"``, or one of the last three
+        with ``_backward``. The backward pass of an attention asks for its ``"attention"`` first,
+        as it computes the probabilities anew, with the same bits.
     layer : str
         Name of the module that ran it forward, as in ``named_modules``; empty outside modules.
     role : str
@@ -33,7 +29,8 @@ class OpContext(NamedTuple):
         that of the right one (a linear layer's weight); ``"backward"``: a product of the backward
         pass that could be told neither way.
     sizes : tuple of int
-        (M, K, N) or (batch, M, K, N); of a softmax (rows, length). In elements.
+        (M, K, N) or (batch, M, K, N); of a softmax (rows, length); of an attention (batch, heads,
+        queries, keys, width of a head). In elements.
     gradient : tuple of bool
         For each of the two operands whether it is a gradient.
     """
@@ -52,11 +49,13 @@ class Choice(NamedTuple):
     -------
     formats : tuple of str
         Of a product: the formats of its left and right operand. Of a softmax: the format into
-        which the probabilities are rounded, twice.
+        which the probabilities are rounded, twice. Of an attention: of its operands, and of its
+        probabilities. Of its backward pass: of gradients where that of q is computed, and where
+        those of k and v are.
     scaled : tuple of bool
         For each operand whether it is multiplied by the power of two that brings its largest
         magnitude just under the format's. The factor is taken back, exactly, inside the one
-        rounding of the result.
+        rounding of the result. The probabilities of an attention never are.
     """
 
     formats: tuple[str, str]
@@ -71,16 +70,22 @@ class RolePolicy:
     """One format for activations and weights, others for the gradients that flow back.
 
     8-bit operands are always scaled, fp16 ones when they are gradients, bf16 and fp32 never. The
-    probabilities of a softmax are fp32 where the products are 8-bit.
+    probabilities of a softmax are fp32 where the products are 8-bit, those of an attention fp16 or
+    else bf16 if the device has it: 16-bit products take no more cycles. Log-probabilities are fp32.
 
     Parameters
     ----------
     formats : mapping from role to format name
         ``"forward"`` is required: the format of every operand that is not a gradient. Gradients
-        take the format of their role, else that of ``"backward"``, else ``"forward"``.
+        take the format of their role, else that of ``"backward"``, else ``"forward"``. In an
+        attention, the gradients of q are ``"data-gradient"``, those of k and v are
+        ``"weight-gradient"``.
+    available : collection of str
+        The device's formats.
     """
 
     formats: Mapping[str, str]
+    available: Collection[str] = tuple(FORMATS)
 
     def format_of(self, role: Role, is_gradient: bool) -> str:
         """The format of one operand."""
@@ -89,9 +94,18 @@ class RolePolicy:
         return self.formats.get(role) or self.formats.get("backward") or self.formats["forward"]
 
     def __call__(self, context: OpContext) -> Choice:
-        if context.op != "gemm":
-            name = self.formats["forward"]
-            return Choice(("fp32", "fp32") if lookup(name).width == 8 else (name, name))
+        name = self.formats["forward"]
+        is_narrow = lookup(name).width == 8
+        if context.op.startswith("log_softmax"):
+            return Choice(("fp32", "fp32"))
+        if context.op.startswith("softmax"):
+            return Choice(("fp32", "fp32") if is_narrow else (name, name))
+        if context.op == "attention":
+            wider = (p for p in ("fp16", "bf16") if is_narrow and p in self.available)
+            return Choice((name, next(wider, name)), (needs_scale(name, False), False))
+        if context.op == "attention_backward":
+            left, right = (self.format_of(role, True) for role in BACKWARD[:2])
+            return Choice((left, right), (needs_scale(left, True), needs_scale(right, True)))
         left, right = (self.format_of(context.role, g) for g in context.gradient)
         return Choice((left, right), (needs_scale(left, context.gradient[0]),
                                       needs_scale(right, context.gradient[1])))
@@ -144,26 +158,9 @@ def policy_from(precision: "str | Mapping[str, str] | Policy",
             raise UsageError("X205", f"the device has the formats {', '.join(available)}; "
                              f"the precision asks for {name}",
                              f"add {name} to vpcu.formats in the configuration of the device")
-    return RolePolicy(formats)
+    return RolePolicy(formats, tuple(available))
 
 
 def _is_role_mapping(mapping: Mapping[str, str]) -> bool:
     return ("forward" in mapping and set(mapping) <= {"forward", *BACKWARD}
             and all(name in FORMATS for name in mapping.values()))
-
-
-def scale_exponent(x: Tensor, name: str) -> int:
-    """The largest s for which 2^s times the largest finite magnitude of x does not overflow.
-
-    0 for a tensor of zeros.
-    """
-    low, high = (float(v) for v in torch.aminmax(x.detach()))
-    largest = max(-low, high)
-    if not math.isfinite(largest):
-        finite = x[torch.isfinite(x)]
-        largest = float(finite.abs().amax()) if finite.numel() else 0.0
-    if largest == 0:
-        return 0
-    mantissa, exponent = math.frexp(largest)
-    top_mantissa, top_exponent = math.frexp(max_finite(lookup(name)))
-    return top_exponent - exponent - (mantissa > top_mantissa)

@@ -30,9 +30,11 @@ class Row(Shares):
     Members
     -------
     op, layer, role, sizes
-        As in OpContext: sizes are (M, K, N), (batch, M, K, N) or (rows, length), in elements.
+        As in OpContext: sizes are (M, K, N), (batch, M, K, N), (rows, length) or (batch, heads,
+        queries, keys, width), in elements.
     formats : str
-        Of a product's left and right operand; of a softmax's probabilities.
+        Of a product's left and right operand; of a softmax's probabilities; of an attention's
+        operands and probabilities; of its gradients on the way to q, and to k and v.
     calls : int
     products, products_skipped : int
         Scalar products taken, and not taken because a factor is zero.

@@ -27,7 +27,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 
-from .ops import Call, Product, Softmax
+from .calls import Attention, Call, Product, Softmax
 from .policy import OpContext, Role
 
 __all__ = ["Layers", "Roles"]
@@ -165,6 +165,9 @@ class Roles:
             return OpContext(op, layer, role, call.sizes, gradient)
         if isinstance(call, Softmax):
             self._leave_note(_Note(layer), (call.x,))
+            return OpContext(op, layer, "forward", call.sizes)
+        if isinstance(call, Attention):
+            self._leave_note(_Note(layer), (call.q, call.k, call.v))
             return OpContext(op, layer, "forward", call.sizes)
         return OpContext(op, layer, "backward", call.sizes, (True, False))
 

@@ -8,17 +8,16 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from ...gen.errors import UsageError, nearest
-from ...hdl.formats import FORMATS, FP32
-from ..numerics import quantize
-from .ops import DTYPES, OFFLOADED, WATCHED, Call, Product, Softmax, SoftmaxBackward
-from .policy import Choice, OpContext, Policy, policy_from, scale_exponent
+from ...hdl.formats import FORMATS
+from ...hdl.softmax_tables import MAX_LENGTH
+from .calls import Attention, AttentionBackward, Call, Product
+from .ops import OFFLOADED, WATCHED
+from .policy import Choice, OpContext, Policy, policy_from
 from .report import COUNTERS, Fallback, Report, Row
 from .roles import Roles
 from .routing import Native, Overrides
+from .running import OPS, Result, run
 
 if TYPE_CHECKING:
     from ..device import Device
@@ -30,15 +29,19 @@ __all__ = ["Session", "offload"]
 _bypass: ContextVar[bool] = ContextVar("exactum_bypass", default=False)
 _installed = threading.Lock()  # held by the one session of the process
 
+# Operations of which both formats count, and how they are shown.
+_FORMATS_SHOWN = {"gemm": "{0} × {1}", "attention": "{0}, P {1}", "attention_backward": "{0}, {1}"}
+_OF_PRODUCTS = frozenset(_FORMATS_SHOWN)
+
 
 @contextmanager
 def offload(device: "Device", precision: str | Mapping[str, str] | Policy = "e4m3"
             ) -> Iterator["Session"]:
-    """Run the matrix products and softmaxes of everything inside on a device.
+    """Run the matrix products, softmaxes and attentions of everything inside on a device.
 
     Forward and backward, in every thread: PyTorch's CPU kernels of ``mm``, ``addmm``, ``bmm``,
-    ``baddbmm``, softmax and its backward are overridden until the end of the block. What does
-    not match runs in PyTorch untouched and is counted with its reason.
+    ``baddbmm``, softmax, log-softmax and attention are overridden until the end of the block. What
+    does not match runs in PyTorch untouched and is counted with its reason.
 
     Parameters
     ----------
@@ -159,38 +162,44 @@ class Session:
             return result
         return route
 
-    def _serve(self, call: Call) -> Tensor | str:
+    def _serve(self, call: Call) -> Result | str:
         """The result from the device, or the reason why PyTorch must compute it."""
         token = _bypass.set(True)
         try:
             if reason := call.misfit():
                 return reason
-            context = self._roles.context(_OPS[type(call)], call)
+            context = self._roles.context(OPS[type(call)], call)
             if reason := self._too_long(call):
                 return reason
-            choice = _choice_from(self.policy(context))
-            if choice is None:
-                return "the policy keeps it in PyTorch"
-            if reason := self._missing(context.op, choice):
-                return reason
+            choices = []
+            for asked in _asked(context):
+                choice = _choice_from(self.policy(asked))
+                if choice is None:
+                    return "the policy keeps it in PyTorch"
+                if reason := self._missing(context.op, choice):
+                    return reason
+                choices.append(choice)
             with self._lock:
                 started = time.perf_counter()
                 before = dict(self.device.counters)
-                result = _RUN[type(call)](self.device, call, choice)
-                self._count(context, choice, before, time.perf_counter() - started)
+                result = run(self.device, call, *choices)
+                self._count(context, choices[-1], before, time.perf_counter() - started)
             return result
         finally:
             _bypass.reset(token)
 
     def _too_long(self, call: Call) -> str | None:
         """Why the device cannot take these sizes, or None."""
-        config = self.device.config
+        limit, k, length = self.device.config.vpcu.max_k, 0, call.sizes[-1]
         if isinstance(call, Product):
-            k = call.left.shape[-1]
-            limit = config.vpcu.max_k
-            return f"K = {k} exceeds the device's {limit}" if k > limit else None
-        length, limit = call.sizes[-1], config.softmax.max_length
-        return f"row of {length} exceeds the softmax unit's {limit}" if length > limit else None
+            k, length = call.left.shape[-1], 0
+        elif isinstance(call, Attention | AttentionBackward):
+            k, length = call.longest, call.sizes[3]
+        if k > limit:
+            return f"K = {k} exceeds the device's {limit}"
+        if length > MAX_LENGTH:
+            return f"row of {length} exceeds the softmax unit's {MAX_LENGTH}"
+        return None
 
     def _missing(self, op: str, choice: Choice) -> str | None:
         """Why the device cannot take these formats, or None."""
@@ -198,14 +207,14 @@ class Session:
             if name not in FORMATS:
                 raise UsageError("X203", f"a number format is one of {', '.join(FORMATS)}; the "
                                  f"policy chose {name!r}" + nearest(name, FORMATS))
-            if op == "gemm" and name not in self.device.config.vpcu.formats:
+            if op in _OF_PRODUCTS and name not in self.device.config.vpcu.formats:
                 return f"the device has no {name}"
         return None
 
     def _count(self, context: OpContext, choice: Choice, before: Mapping[str, int],
                seconds: float) -> None:
         """Add what the device's counters say that the call has done."""
-        formats = " × ".join(choice.formats) if context.op == "gemm" else choice.formats[0]
+        formats = _FORMATS_SHOWN.get(context.op, "{0}").format(*choice.formats)
         key = (context.op, context.layer, context.role, formats, context.sizes)
         row = self._rows.get(key)
         if row is None:
@@ -231,6 +240,13 @@ class Session:
                 else row.products + products
 
 
+def _asked(context: OpContext) -> tuple[OpContext, ...]:
+    """What the policy is asked: by an attention's backward pass first for its forward's formats."""
+    if context.op != "attention_backward":
+        return (context,)
+    return (OpContext("attention", context.layer, "forward", context.sizes), context)
+
+
 def _choice_from(answer: Any) -> Choice | None:
     """A policy's answer as a choice, None if the operation is to stay in PyTorch."""
     if isinstance(answer, str):
@@ -245,59 +261,3 @@ def _choice_from(answer: Any) -> Choice | None:
 def _is_pair(value: Any, kind: type) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(
         isinstance(item, kind) for item in value)
-
-
-_OPS = {Product: "gemm", Softmax: "softmax", SoftmaxBackward: "softmax_backward"}
-
-
-def _run_product(device: "Device", call: Product, choice: Choice) -> Tensor:
-    """``beta * addend + alpha * (left @ right)``: one rounding, then fp32 arithmetic (rule N5)."""
-    left, left_shift = _scaled(call.left, choice.formats[0], choice.scaled[0])
-    right, right_shift = _scaled(call.right, choice.formats[1], choice.scaled[1])
-    plain = call.addend is None and call.alpha == 1
-    result = device.gemm(left, right, choice.formats, DTYPES[call.left.dtype] if plain else "fp32",
-                         exponent=-left_shift - right_shift)
-    if call.alpha != 1:
-        result.mul_(call.alpha)
-    if call.addend is not None and call.beta != 0:
-        addend = call.addend.detach().float()
-        result.add_(addend if call.beta == 1 else addend * call.beta)
-    return _deliver(result, call.left.dtype, call.out)
-
-
-def _scaled(x: Tensor, name: str, scaled: bool) -> tuple[Tensor, int]:
-    """An operand times a power of two, and that power's exponent."""
-    x = x.detach()
-    shift = scale_exponent(x, name) if scaled else 0
-    if not shift:
-        return x, 0
-    x = x.float() * 2.0 ** min(shift, FP32.max_exponent)
-    if shift > FP32.max_exponent:  # of a tensor of fp32 subnormals: not one fp32 factor
-        x.mul_(2.0 ** (shift - FP32.max_exponent))
-    return x, shift
-
-
-def _run_softmax(device: "Device", call: Softmax, choice: Choice) -> Tensor:
-    x = call.x.detach().movedim(call.dim, -1)
-    result = device.softmax(x, choice.formats[0]).movedim(-1, call.dim)
-    return _deliver(result, call.x.dtype, call.out)
-
-
-def _run_softmax_backward(device: "Device", call: SoftmaxBackward, choice: Choice) -> Tensor:
-    p, dp = (t.detach().movedim(call.dim, -1) for t in (call.p, call.dp))
-    result = device.softmax_backward(p, dp).movedim(-1, call.dim)
-    return _deliver(result, call.p.dtype, call.out)
-
-
-def _deliver(result: Tensor, dtype: torch.dtype, out: Tensor | None) -> Tensor:
-    """The result as PyTorch's kernel returns it: of its dtype, contiguous, in ``out`` if given."""
-    if result.dtype != dtype:
-        name = DTYPES[dtype]
-        result = result.to(dtype) if name == "fp32" else quantize(result, name, "overflow")
-    if out is None:
-        return result.contiguous()
-    return out.resize_(result.shape).copy_(result)
-
-
-_RUN: dict[type, Callable[..., Tensor]] = {
-    Product: _run_product, Softmax: _run_softmax, SoftmaxBackward: _run_softmax_backward}

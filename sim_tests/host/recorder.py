@@ -40,6 +40,19 @@ class Recorder:
     def softmax_backward(self, p: Tensor, dp: Tensor) -> Tensor:
         return self._device.softmax_backward(p, dp)
 
+    def attention(self, *operands: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+        return self._device.attention(*operands, **options)
+
+    def attention_backward(self, *operands: Tensor, **options: Any
+                           ) -> tuple[Tensor, Tensor, Tensor]:
+        return self._device.attention_backward(*operands, **options)
+
+    def log_softmax(self, x: Tensor, result: str) -> Tensor:
+        return self._device.log_softmax(x, result)
+
+    def log_softmax_backward(self, log_p: Tensor, g: Tensor) -> Tensor:
+        return self._device.log_softmax_backward(log_p, g)
+
 
 def scaled(x: Tensor, largest: float) -> tuple[Tensor, int]:
     """x times the largest power of two that keeps it within ``largest``; slowly and plainly."""

@@ -107,15 +107,15 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others(demo, no_ve
     assert not torch.equal(first, other)
 
 
-def test_a_row_too_long_for_the_softmax_unit_misses_the_goal(no_verilog, tmp_path, capsys):
-    config = load("small", ["softmax.max_length=64"])
+def test_a_sum_too_long_for_the_engine_misses_the_goal(no_verilog, tmp_path, capsys):
+    config = load("small", ["softmax.max_length=64", "vpcu.max_k=256", "vpcu.b_depth=256"])
     assert main.run(tmp_path, config=config, quick=True) == 1
     printed = capsys.readouterr().out
-    # The loss, forward and backward in four steps and forward in eight tests.
-    assert "FAIL  text: every matrix product and softmax is offloaded: 292 offloaded, 16 not" \
+    # Gradients of nine weights, over 1024 characters, in four steps; the loss's rows go in blocks.
+    assert "FAIL  text: every matrix product and softmax is offloaded: 272 offloaded, 36 not" \
         in printed
     assert "PASS  digits: every" in printed
-    assert "row of 96 exceeds" in (tmp_path / "report.html").read_text("utf-8")
+    assert "K = 1024 exceeds" in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_a_folder_of_somebody_else_stops_it_before_the_training(tmp_path, monkeypatch):

@@ -299,7 +299,7 @@ FACTOR = module._factor
     (lambda d: d.gemm(ONES, ONES, exponent=0.5), "X207", "got 0.5"),
     (lambda d: d.gemm(ONES, ONES, orientation="c"), "X206", "one of auto, a, b; got 'c'"),
     (lambda d: d.softmax(torch.tensor(1.0)), "X201", "dimension"),
-    (lambda d: d.softmax(torch.ones(2, 65)), "X208", "65"),
+    (lambda d: d.softmax(torch.ones(2, 16385)), "X208", "16385"),
     (lambda d: d.softmax(ONES, "bf17"), "X203", "did you mean `bf16`?"),
     (lambda d: d.softmax(ONES.long()), "X202", "x is int64"),
     (lambda d: d.softmax_backward(ONES, torch.ones(2, 3)), "X201", "[2, 3]"),

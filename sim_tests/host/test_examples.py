@@ -37,13 +37,20 @@ def test_the_softmax_names_its_error_in_each_format(run_example):
         "fp32", "fp16", "bf16", "shuffled rows"]
 
 
+def test_the_attention_names_its_error_in_each_precision(run_example):
+    printed = run_example("attention.py")
+    assert [line.partition(":")[0] for line in printed.splitlines()] == [
+        "fp32", "bf16", "e4m3", "later keys changed"]
+
+
 def test_the_training_loop_learns_and_saves_its_report(run_example, tmp_path):
     report = tmp_path / "report.html"
     printed = run_example("train_digits.py", "6", str(report))
     accuracy = float(printed.partition("test accuracy, offloaded: ")[2].partition("%")[0])
     assert accuracy > 85
     assert "weight gradient" in printed
-    assert "_log_softmax" in printed, "what is not offloaded is named"
+    assert "log softmax backward" in printed
+    assert "Everything that matched was offloaded." in printed
     assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from exactum.gen.errors import UsageError
 from exactum.host import offload, open_device, quantize
-from exactum.host.offloading import Choice, routing, session
+from exactum.host.offloading import Choice, routing, running
 from exactum.host.offloading.ops import OFFLOADED, WATCHED
 from sim_tests.host.recorder import Recorder, normal, same_bits, scaled
 
@@ -325,9 +325,9 @@ def test_counters_are_the_devices(device):
 
 
 MUTANTS = {
-    "the scale is not taken back": ("_scaled", lambda real: lambda x, name, on: (
+    "the scale is not taken back": ("scaled_operand", lambda real: lambda x, name, on: (
         real(x, name, on)[0], 0)),
-    "operands are not scaled": ("_scaled", lambda real: lambda x, name, on: (x.detach(), 0)),
+    "operands are not scaled": ("scaled_operand", lambda real: lambda x, name, on: (x.detach(), 0)),
     "results are not rounded to their dtype": (
         "_deliver", lambda real: lambda result, dtype, out: result.contiguous()),
     "sums saturate": (
@@ -341,9 +341,9 @@ MUTANTS = {
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_are_caught(device, monkeypatch, name):
     target, mutate = MUTANTS[name]
-    mutant = mutate(getattr(session, target))
-    monkeypatch.setattr(session, target, mutant)
-    monkeypatch.setitem(session._RUN, session.Product, session._run_product)
+    mutant = mutate(getattr(running, target))
+    monkeypatch.setattr(running, target, mutant)
+    monkeypatch.setitem(running._RUN, running.Product, running._run_product)
     with pytest.raises(AssertionError):
         _check_bits(device)
 

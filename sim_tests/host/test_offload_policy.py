@@ -13,7 +13,8 @@ from exactum.host import offload, open_device, quantize
 from exactum.host.numerics import max_finite
 from exactum.host.offloading import Choice, OpContext, RolePolicy
 from exactum.host.offloading.ops import WATCHED
-from exactum.host.offloading.policy import policy_from, scale_exponent
+from exactum.host.offloading.policy import policy_from
+from exactum.host.scaling import scale_exponent
 from sim_tests.host.recorder import Recorder, scaled
 
 ALL = tuple(FORMATS)
@@ -47,6 +48,34 @@ def test_e4m3_alone_serves_gradients_where_the_device_has_no_e5m2():
 def test_probabilities_are_wide(precision, format_name):
     context = OpContext("softmax", "", "forward", (1, 2))
     assert policy_from(precision, ALL)(context).formats == (format_name, format_name)
+
+
+@pytest.mark.parametrize("precision", [*ALL, {"forward": "bf16", "backward": "e5m2"}])
+def test_log_probabilities_are_never_rounded(precision):
+    for op, role in (("log_softmax", "forward"), ("log_softmax_backward", "backward")):
+        choice = policy_from(precision, ALL)(OpContext(op, "", role, (1, 2)))
+        assert choice.formats == ("fp32", "fp32")
+
+
+@pytest.mark.parametrize(("precision", "forward", "backward"), [
+    ("e4m3", Choice(("e4m3", "fp16"), (True, False)), Choice(("e5m2", "e5m2"), (True, True))),
+    ("e5m2", Choice(("e5m2", "fp16"), (True, False)), Choice(("e5m2", "e5m2"), (True, True))),
+    ("fp16", Choice(("fp16", "fp16")), Choice(("fp16", "fp16"), (True, True))),
+    ("bf16", Choice(("bf16", "bf16")), Choice(("bf16", "bf16"))),
+    ({"forward": "bf16", "data-gradient": "fp16", "weight-gradient": "fp32"},
+     Choice(("bf16", "bf16")), Choice(("fp16", "fp32"), (True, False))),
+])
+def test_precisions_of_an_attention(precision, forward, backward):
+    policy, sizes = policy_from(precision, ALL), (1, 2, 3, 4, 5)
+    assert policy(OpContext("attention", "", "forward", sizes)) == forward
+    assert policy(OpContext("attention_backward", "", "backward", sizes, (True, False))) == backward
+
+
+def test_probabilities_of_an_attention_are_narrow_where_the_device_has_nothing_else():
+    for available, p in ((["e4m3"], "e4m3"), (["e4m3", "bf16"], "bf16"), (ALL, "fp16")):
+        policy = policy_from("e4m3", available)
+        assert policy(OpContext("attention", "", "forward", (1, 2, 3, 4, 5))).formats \
+            == ("e4m3", p)
 
 
 @pytest.mark.parametrize("precision", [

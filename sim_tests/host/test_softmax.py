@@ -278,6 +278,20 @@ def test_a_row_of_one_element_is_one(fmt):
     assert (exact_softmax(x, fmt.name, config=CONFIG).float() == 1).all()
 
 
+@pytest.mark.parametrize("length", [1025, 2048, 5000, 16384])
+def test_rows_in_blocks_have_the_bits_of_rows_as_a_whole(length):
+    x = logits(3, length, seed=8)
+    x[0, 1024:], x[1, :2048] = -INF, -INF                 # a block that is masked as a whole
+    x = torch.cat([x, torch.full((1, length), -INF), x[2:] * 1e4])
+    x[2, -1] = math.nan
+    whole = CONFIG.replace({"softmax.max_length": 16384})
+    for result in FORMATS:
+        p = exact_softmax(x, result, config=CONFIG)
+        assert torch.equal(to_bits(p), to_bits(exact_softmax(x, result, config=whole)))
+        assert p[0, :1024].double().sum() > 0.5 or result == "e4m3"
+        assert p[2].isnan().all()
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 5), (5, 0), (2, 0, 3)])
 def test_empty_gives_empty(shape):
     for result in FORMATS.values():
@@ -299,7 +313,7 @@ def test_input_is_taken_as_it_is_and_not_written():
 
 
 @pytest.mark.parametrize(("x", "result", "code", "words"), [
-    (torch.zeros(2, 1025), "bf16", "X208", "1025 elements; .* at most 1024"),
+    (torch.zeros(2, 16385), "bf16", "X208", "16385 elements; .* at most 16384"),
     (torch.zeros(()), "bf16", "X201", "scalar"),
     (torch.zeros(3, dtype=torch.int32), "bf16", "X202", "int32"),
     ([1.0], "bf16", "X202", "list"),
@@ -353,7 +367,7 @@ def test_backward_rounds_the_exact_dot_once(seed):
     ([0.0, 0.0], [-5.0, -5.0]),
 ])
 def test_backward_dot_where_float64_would_mislead(p, dp):
-    dot = golden._row_dot(torch.tensor([p]), torch.tensor([dp]))
+    dot = golden.row_dot(torch.tensor([p]), torch.tensor([dp]))
     assert to_bits(dot[0]).tolist() == to_bits(right_dot(p, dp)).reshape(1).tolist()
 
 
@@ -375,4 +389,5 @@ def test_cycles_follow_the_formula():
     assert softmax_cycles(CONFIG, 1, 1) == 3 + 17
     assert softmax_cycles(CONFIG, 10, 1024) == 12 * 128 + 17
     assert softmax_cycles(preset("tiny"), 3, 64) == 5 * 64 + 17
+    assert softmax_cycles(CONFIG, 10, 1025) == 10 * (3 * 129 + 17)
     assert softmax_cycles(CONFIG, 0, 5) == softmax_cycles(CONFIG, 5, 0) == 0
