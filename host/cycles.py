@@ -118,29 +118,30 @@ def dots_cycles(config: Configuration, nonzero: NonZeros, special: Tensor | None
                 formats: tuple[Format, Format]) -> int:
     """The cycles of row-wise dot products, as `dots.plan_dots` issues them.
 
-    ``nonzero`` [R, K]: where A is not zero. ``special``: bool [R, K], where B is infinite or NaN,
-    or None if nowhere. ``formats``: of A and B.
+    ``nonzero`` [R, K]: where A is not zero; or [B, R, K], a batch, one after the other.
+    ``special``: bool, as large, where B is infinite or NaN, or None if nowhere. ``formats``: of A
+    and B.
     """
-    columns, clock = tile_columns(config, formats), _Clock(_drain_cycles(config))
+    columns, rows = tile_columns(config, formats), nonzero.shape[-2]
+    if not nonzero.shape[:-1].numel():
+        return 0
     if special is not None:
-        forced = torch.cat([part.any(0, keepdim=True).expand(part.shape)
-                            for part in special.split(columns)])
+        forced = torch.cat([part.any(-2, keepdim=True).expand(part.shape)
+                            for part in special.split(columns, -2)], -2)
         nonzero = NonZeros(nonzero.mask | forced)
-    whole = nonzero.shape[0] // columns * columns
-    for part, count in ((slice(0, whole), columns), (slice(whole, None), nonzero.shape[0] - whole)):
-        windows = nonzero.windows[part]
-        if not len(windows):
+    clock = _Clock(_drain_cycles(config))
+    whole = rows - rows % columns
+    for part, count in ((slice(0, whole), columns), (slice(whole, None), rows - whole)):
+        if not count or not (tiles := len(range(rows)[part]) // count):
             continue
-        batch = _rows(config, NonZeros(
-            nonzero.values[part].unflatten(0, (-1, count)), windows.unflatten(0, (-1, count))),
-            False)
-        operations = [(words, *(np.broadcast_to(x, len(windows) // count).tolist()
-                                for x in (first, others)), drains)
-                      for words, first, others, drains in batch.operations]
-        for tile in range(len(windows) // count):
+        by_tile = NonZeros(*(x[..., part, :].unflatten(-2, (tiles, count))
+                             for x in (nonzero.values, nonzero.windows)))
+        operations = [(words, np.asarray(first), np.broadcast_to(others, np.shape(first)), drains)
+                      for words, first, others, drains in _rows(config, by_tile, False).operations]
+        for tile in range(tiles):
             for words, first, others, drains in operations:
-                clock.run(words, first[tile], others[tile], drains)
-    return clock.issued + ROW_LATENCY + clock.drain if nonzero.shape[0] else 0
+                clock.run(words, first[..., tile], others[..., tile], drains)
+    return int(np.sum(clock.issued + ROW_LATENCY + clock.drain))
 
 
 def fewest_cycles(config: Configuration, a_nonzero: NonZeros, columns: int,

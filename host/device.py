@@ -16,11 +16,20 @@ from ..hdl.formats import Format
 from .attention import Setup, Verbs, attend, attend_backward, scale_and_mask
 from .columns import Factor
 from .counters import COUNTERS, Counters
-from .gemm import check_shapes, default_overflow, product
+from .cycles import dots_cycles
+from .gemm import check_has, check_shapes, default_overflow, product
 from .log_softmax import exact_log_softmax, log_softmax_backward, softmax_and_log_sums
 from .masks import NonZeros
 from .mx import Scales, checked_scales, scaled
-from .numerics import Operand, checked_format, checked_tensor, encode, max_finite, operand
+from .numerics import (
+    Operand,
+    checked_format,
+    checked_tensor,
+    encode,
+    format_of,
+    max_finite,
+    operand,
+)
 from .orientation import turns
 from .softmax import exact_softmax, softmax_backward, softmax_cycles
 from .tally import tally
@@ -108,7 +117,8 @@ class Device(ABC):
     def softmax_backward(self, p: Tensor, dp: Tensor) -> Tensor:
         """p * (dp - sum(dp * p)) over the last dimension, the sum exact; fp32.
 
-        The design has no unit for it: it counts as a call, without cycles.
+        The engine takes the sums (``dots``), the elementwise unit the rest. The formats of both
+        dtypes must be in the configuration.
         """
 
     @abstractmethod
@@ -117,7 +127,10 @@ class Device(ABC):
 
     @abstractmethod
     def log_softmax_backward(self, log_p: Tensor, g: Tensor) -> Tensor:
-        """g - p * sum(g) over the last dimension, p the softmax of ``log_p``; fp32."""
+        """g - p * sum(g) over the last dimension, p the softmax of ``log_p``; fp32.
+
+        As `softmax_backward`; the configuration must have fp32.
+        """
 
     @abstractmethod
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None,
@@ -243,8 +256,10 @@ class EmulatorDevice(Device):
 
     def softmax_backward(self, p: Tensor, dp: Tensor) -> Tensor:
         self._check_open()
-        out = softmax_backward(p, dp)
+        out = softmax_backward(p, dp, config=self.config)
         self._counters.add({"calls": 1})
+        self._count_dots(p, dp)
+        self._count_elementwise(p)
         return out
 
     def log_softmax(self, x: Tensor, result: str = "fp32") -> Tensor:
@@ -258,6 +273,7 @@ class EmulatorDevice(Device):
         self._check_open()
         out = log_softmax_backward(log_p, g, config=self.config)
         self._count_rows(log_p, out)
+        self._count_dots(torch.ones(()).expand(g.shape), g.float())
         self._count_elementwise(g)
         return out
 
@@ -316,6 +332,18 @@ class EmulatorDevice(Device):
                             "bytes_in": sent * x.numel() * x.element_size(),
                             "bytes_out": out.numel() * out.element_size()})
 
+    def _count_dots(self, a: Tensor, b: Tensor) -> None:
+        """Dot products of rows with rows of their own, in an operation that is counted."""
+        formats = format_of(a.dtype), format_of(b.dtype)
+        a, b = (torch.atleast_2d(x).flatten(0, -3) if x.dim() > 3 else torch.atleast_2d(x)
+                for x in (a, b))
+        special = ~b.isfinite()
+        dense = NonZeros(torch.ones((), dtype=torch.bool).expand(a.shape))
+        self._counters.add({
+            "cycles": dots_cycles(self.config, NonZeros(a), special if special.any() else None,
+                                  formats),
+            "cycles_dense": dots_cycles(self.config, dense, None, formats)})
+
     def _count_elementwise(self, x: Tensor) -> None:
         """One pass of rows through the elementwise unit, in an operation that is counted."""
         length = x.shape[-1]
@@ -332,11 +360,8 @@ class EmulatorDevice(Device):
         if not isinstance(formats, tuple | list) or len(formats) != 2:
             raise UsageError("X203", f"formats is a pair of names, of a and of b; got {formats!r}")
         first, second = (checked_format(name) for name in formats)
-        known = self.config.vpcu.formats
-        for fmt in (first, second):
-            if fmt.name not in known:
-                raise UsageError("X205", f"{self.config.name} has the formats {', '.join(known)}; "
-                                         f"got {fmt.name!r}", f"add {fmt.name} to vpcu.formats")
+        check_has(self.config, first)
+        check_has(self.config, second)
         return first, second
 
 

@@ -12,14 +12,42 @@ import torch
 from torch import Tensor
 
 from ..gen.config import Configuration
+from ..gen.errors import UsageError
 from ..hdl.formats import lookup
-from .gemm import product
-from .numerics import Operand, encode
+from .gemm import check_has, product
+from .numerics import Operand, encode, format_of, operand
 from .plan import Plan, operation_settings, streams
 from .tiling import tile_columns
 from .vectors import vectors
 
-__all__ = ["DotsPlan", "exact_dots", "plan_dots"]
+__all__ = ["DotsPlan", "exact_dots", "plan_dots", "row_dots"]
+
+_CHUNK = 1 << 16  # elements worked on at once: temporaries stay in the cache
+
+
+def row_dots(a: Tensor, b: Tensor, *, config: Configuration) -> Tensor:
+    """`exact_dots` of tensors [R, K], each in the format of its dtype: float32 [R].
+
+    Raises
+    ------
+    UsageError
+        The configuration lacks one of the formats (X205), or K is beyond its ``max_k`` (X204).
+    """
+    formats = format_of(a.dtype), format_of(b.dtype)
+    for fmt in formats:
+        check_has(config, fmt)
+    if a.shape[1] > config.vpcu.max_k:
+        raise UsageError("X204", f"a row has {a.shape[1]} elements; this configuration sums at "
+                         f"most {config.vpcu.max_k} products")
+    out = torch.zeros(len(a), dtype=torch.float32)
+    step = max(1, _CHUNK // max(1, a.shape[1]))
+    for start in range(0, len(a) if a.shape[1] else 0, step):
+        part = slice(start, start + step)
+        out[part], _ = exact_dots(
+            operand(a[part], formats[0]), operand(b[part], formats[1]),
+            (formats[0].name, formats[1].name),
+            accumulator_width=config.vpcu.accumulator_width, max_k=config.vpcu.max_k)
+    return out
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..gen.config import Configuration
 from ..gen.errors import UsageError
 from ..hdl.formats import FP32, Format
 from . import kernels
@@ -26,7 +27,7 @@ from .numerics import (
 )
 from .window import Window, side
 
-__all__ = ["Product", "exact_gemm", "product"]
+__all__ = ["Product", "check_has", "check_shapes", "default_overflow", "exact_gemm", "product"]
 
 _BLOCK = 1 << 16                                  # results certified at once: they stay in cache
 _LARGEST_INTEGER = 2.0 ** 53 * (1 - 2.0 ** -20)   # room for the rounding of the norms
@@ -118,6 +119,13 @@ def check_shapes(a: Tensor, b: Tensor, max_k: int) -> None:
         if shapes[0][-1] > max_k:
             raise UsageError("X204", f"K is {shapes[0][-1]}; this configuration sums at most "
                                      f"{max_k} products")
+
+
+def check_has(config: Configuration, fmt: Format) -> None:
+    """UsageError unless the configuration's engine has the format."""
+    if fmt.name not in config.vpcu.formats:
+        raise UsageError("X205", f"{config.name} has the formats {', '.join(config.vpcu.formats)}; "
+                         f"got {fmt.name!r}", f"add {fmt.name} to vpcu.formats")
 
 
 @torch.no_grad()

@@ -9,8 +9,9 @@ from torch import Tensor
 from ..gen.config import Configuration
 from ..gen.errors import UsageError
 from ..hdl.softmax_tables import LOG_GUARD_WIDTH, log_octaves, log_table
+from .dots import row_dots
 from .numerics import checked_format, quantize, torch_dtype
-from .softmax import Passed, exact_softmax, normalised, passed, row_dot, rows_of, table_values
+from .softmax import Passed, exact_softmax, normalised, passed, rows_of, table_values
 
 __all__ = ["exact_log_softmax", "log_softmax_backward", "softmax_and_log_sums"]
 
@@ -53,7 +54,7 @@ def exact_log_softmax(x: Tensor, result: str = "fp32", *, config: Configuration)
 def log_softmax_backward(log_p: Tensor, g: Tensor, *, config: Configuration) -> Tensor:
     """Gradient of the logits over the last dimension, dx = fp32(g - fp32(p * sum g)).
 
-    The sum is exact and rounded once to fp32 (rules N1 to N3, the other factor being ones). p is
+    The sum is exact and rounded once to fp32 (rules N1 to N4, the other factor being ones). p is
     the unit's softmax of ``log_p``, in fp32: softmax does not see that the whole row is shifted.
 
     Parameters
@@ -79,8 +80,8 @@ def log_softmax_backward(log_p: Tensor, g: Tensor, *, config: Configuration) -> 
                                  "log_softmax_backward takes two tensors of one shape")
     p = exact_softmax(rows, "fp32", config=config)
     gradients = quantize(gradients, "fp32", "overflow")
-    sums = row_dot(gradients, torch.ones(1, 1).expand(gradients.shape)) if g.numel() else 0.0
-    return (gradients - p * sums).view(g.shape)
+    sums = row_dots(gradients, torch.ones_like(gradients), config=config)
+    return (gradients - p * sums.unsqueeze(-1)).view(g.shape)
 
 
 def softmax_and_log_sums(x: Tensor, result: str, *, config: Configuration

@@ -16,8 +16,8 @@ from ..gen.errors import UsageError, nearest
 from ..hdl.formats import BF16, E4M3, FORMATS, FP32, Format, lookup
 from . import kernels
 
-__all__ = ["Operand", "decode", "encode", "from_bits", "max_finite", "operand", "power_of_two",
-           "quantize", "round_grid", "to_bits", "torch_dtype"]
+__all__ = ["Operand", "decode", "encode", "format_of", "from_bits", "max_finite", "operand",
+           "power_of_two", "quantize", "round_grid", "to_bits", "torch_dtype"]
 
 OVERFLOW_MODES = ("saturate", "overflow")
 _SMALLEST = 5e-324  # of float64's subnormals
@@ -31,6 +31,11 @@ _BIT_VIEWS = {8: torch.uint8, 16: torch.int16, 32: torch.int32, 64: torch.int64}
 def torch_dtype(fmt: Format) -> torch.dtype:
     """The torch dtype that holds ``fmt``."""
     return _DTYPES[fmt.name]
+
+
+def format_of(dtype: torch.dtype) -> Format:
+    """The format that a floating-point dtype holds; fp32 for float64, which is rounded to it."""
+    return _FORMATS.get(dtype, FP32)
 
 
 def max_finite(fmt: Format) -> float:

@@ -4,7 +4,6 @@ Works in float64 and int64, exactly; only the tables and the field widths are th
 """
 
 import math
-import struct
 from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
@@ -24,9 +23,10 @@ from ..hdl.softmax_tables import (
     reciprocal_table,
     step_table,
 )
+from .dots import row_dots
 from .numerics import checked_format, checked_tensor, decode, quantize, torch_dtype
 
-__all__ = ["Passed", "Unit", "exact_softmax", "normalised", "passed", "row_dot", "rows_of",
+__all__ = ["Passed", "Unit", "exact_softmax", "normalised", "passed", "rows_of",
            "softmax_backward", "softmax_cycles", "table_values"]
 
 _CHUNK = 1 << 16            # elements worked on at once: temporaries stay in the cache
@@ -76,16 +76,18 @@ def exact_softmax(x: Tensor, result: str = "bf16", *,
     return out.view(x.shape)
 
 
-def softmax_backward(p: Tensor, dp: Tensor) -> Tensor:
+def softmax_backward(p: Tensor, dp: Tensor, *, config: Configuration) -> Tensor:
     """Gradient of the logits over the last dimension, dS = fp32(P * fp32(dP - dot)).
 
-    dot = round_fp32( sum_i p_i * dp_i ), exact products and an exact sum (rules N1 to N3)
+    dot = round_fp32( sum_i p_i * dp_i ), exact products and an exact sum (rules N1 to N4)
 
     Parameters
     ----------
     p, dp : Tensor
         Probabilities and their gradient: same shape, at least one dimension, any floating-point
         dtypes, on the CPU; float64 is rounded to float32 first.
+    config : Configuration
+        Gives the window of rule N4.
 
     Returns
     -------
@@ -101,11 +103,8 @@ def softmax_backward(p: Tensor, dp: Tensor) -> Tensor:
     if p.shape != dp.shape:
         raise UsageError("X201", f"p is {list(p.shape)} and dp is {list(dp.shape)}; "
                                  "softmax_backward takes two tensors of one shape")
-    out = torch.empty(p_rows.shape, dtype=torch.float32)
-    for part in _chunks(p_rows):
-        left, right = _fp32(p_rows[part]), _fp32(dp_rows[part])
-        out[part] = left * (right - row_dot(left, right))
-    return out.view(p.shape)
+    dots = row_dots(p_rows, dp_rows, config=config)
+    return (_fp32(p_rows) * (_fp32(dp_rows) - dots.unsqueeze(-1))).view(p.shape)
 
 
 def softmax_cycles(config: Configuration, rows: int, length: int) -> int:
@@ -260,38 +259,3 @@ def normalised(rows: Passed) -> Tensor:
         parts.append((product << 2 | 3).double().mul_(power).masked_fill_(is_zero, 0.0))
     p = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
     return torch.where(rows.largest.isfinite(), p, math.nan)
-
-
-def row_dot(a: Tensor, b: Tensor) -> Tensor:
-    """Exact dot products of float32 rows, [R, 1], rounded once.
-
-    Products are exact in float64. They are added by pairs together with the rounding errors of
-    every addition; where what that may miss leaves the result in doubt, the row is summed exactly.
-    """
-    products = a.double() * b.double()
-    plain = products.sum(-1)
-    total, error, lost = products, torch.zeros_like(plain), torch.zeros_like(plain)
-    while total.shape[-1] > 1:
-        if total.shape[-1] % 2:
-            total = torch.nn.functional.pad(total, (0, 1))
-        left, right = total[:, 0::2], total[:, 1::2]
-        total = left + right
-        part = total - left
-        part = (left - (total - part)) + (right - part)
-        error += part.sum(-1)
-        lost += part.abs_().sum(-1)
-    best = total.squeeze(-1) + error
-    slack = lost * (a.shape[-1] * 2.0 ** -52) + best.abs() * 2.0 ** -52 * (lost > 0)
-    lowest, dot = (best - slack).float(), best.float()
-    doubtful = (lost > 0) & ((lowest != (best + slack).float()) | (lowest == 0))
-    for i in doubtful.nonzero().flatten().tolist():
-        dot[i] = _rounded_to_odd(products[i].tolist())
-    return torch.where(plain.isfinite(), dot, plain.float()).unsqueeze(-1)
-
-
-def _rounded_to_odd(terms: list[float]) -> float:
-    """The exact sum in float64, the odd neighbour if inexact: to be rounded again, to float32."""
-    total = math.fsum(terms)
-    rest = math.fsum([*terms, -total])
-    even = struct.pack("<d", total)[0] % 2 == 0
-    return math.nextafter(total, math.copysign(math.inf, rest)) if rest and even else total + 0.0

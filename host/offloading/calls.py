@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 __all__ = ["DTYPES", "Attention", "AttentionBackward", "Call", "LogSoftmax", "LogSoftmaxBackward",
-           "Product", "Softmax", "SoftmaxBackward"]
+           "Product", "Softmax", "SoftmaxBackward", "format_of_sums"]
 
 # dtypes whose tensors may be offloaded, and the format that a result then has
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -234,6 +234,13 @@ class AttentionBackward(NamedTuple):
 
 Call = (Product | Softmax | SoftmaxBackward | LogSoftmax | LogSoftmaxBackward | Attention
         | AttentionBackward)
+
+
+def format_of_sums(call: Call) -> str | None:
+    """The format of what a backward pass sums over rows by itself, or None if it does not."""
+    if isinstance(call, SoftmaxBackward):
+        return DTYPES[call.p.dtype]
+    return "fp32" if isinstance(call, LogSoftmaxBackward | AttentionBackward) else None
 
 
 def _dtype_misfit(first: Tensor, *others: Tensor | None) -> str | None:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from ...gen.errors import UsageError, nearest
 from ...hdl.formats import FORMATS
 from ...hdl.softmax_tables import MAX_LENGTH
-from .calls import Attention, AttentionBackward, Call, Product
+from .calls import (
+    Attention,
+    AttentionBackward,
+    Call,
+    LogSoftmaxBackward,
+    Product,
+    SoftmaxBackward,
+    format_of_sums,
+)
 from .ops import OFFLOADED, WATCHED
 from .policy import Choice, OpContext, Policy, policy_from
 from .report import COUNTERS, Fallback, Report, Row
@@ -176,7 +184,7 @@ class Session:
                 choice = _choice_from(self.policy(asked))
                 if choice is None:
                     return "the policy keeps it in PyTorch"
-                if reason := self._missing(context.op, choice):
+                if reason := self._missing(context.op, choice, call):
                     return reason
                 choices.append(choice)
             with self._lock:
@@ -193,6 +201,8 @@ class Session:
         limit, k, length = self.device.config.vpcu.max_k, 0, call.sizes[-1]
         if isinstance(call, Product):
             k, length = call.left.shape[-1], 0
+        elif isinstance(call, SoftmaxBackward | LogSoftmaxBackward):
+            k = length
         elif isinstance(call, Attention | AttentionBackward):
             k, length = call.longest, call.sizes[3]
         if k > limit:
@@ -201,8 +211,10 @@ class Session:
             return f"row of {length} exceeds the softmax unit's {MAX_LENGTH}"
         return None
 
-    def _missing(self, op: str, choice: Choice) -> str | None:
+    def _missing(self, op: str, choice: Choice, call: Call) -> str | None:
         """Why the device cannot take these formats, or None."""
+        if (name := format_of_sums(call)) not in (None, *self.device.config.vpcu.formats):
+            return f"the device has no {name}, to sum the backward pass's rows in"
         for name in choice.formats:
             if name not in FORMATS:
                 raise UsageError("X203", f"a number format is one of {', '.join(FORMATS)}; the "

@@ -14,11 +14,11 @@ from exactum.gen.config import preset
 from exactum.gen.errors import ConfigurationError, DeviceError, ExactumError, UsageError
 from exactum.host import device as module
 from exactum.host import mx_quantize, open_device, quantize
-from exactum.host.cycles import gemm_cycles
-from exactum.host.device import COUNTERS, Device
+from exactum.host.cycles import dots_cycles, gemm_cycles
+from exactum.host.device import COUNTERS, Device, _elementwise_cycles
 from exactum.host.gemm import exact_gemm
 from exactum.host.masks import NonZeros
-from exactum.host.numerics import decode, to_bits
+from exactum.host.numerics import decode, format_of, to_bits
 from exactum.host.softmax import exact_softmax, softmax_backward, softmax_cycles
 
 
@@ -57,8 +57,23 @@ def test_softmax_is_the_golden_model(device):
     assert torch.equal(p, exact_softmax(x, "fp16", config=device.config))
     assert device.counters["cycles"] == softmax_cycles(device.config, 12, 17)
     assert device.counters["bytes_out"] == x.numel() * 2
-    assert torch.equal(device.softmax_backward(p, x), softmax_backward(p, x))
-    assert device.counters["calls"] == 2
+    assert device.counters["calls"] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_backward_pass_takes_the_sums_and_one_pass_of_elements(device, dtype):
+    x = randn(3, 4, 17)
+    p, dp = torch.softmax(x, -1).to(dtype), x.to(dtype)
+    p[..., 5:] = 0
+    assert torch.equal(device.softmax_backward(p, dp),
+                       softmax_backward(p, dp, config=device.config))
+    pair = (format_of(dtype),) * 2
+    dots = [dots_cycles(device.config, NonZeros(x), None, pair)
+            for x in (p, torch.ones_like(p))]
+    rest = _elementwise_cycles(device.config, 12, 17)
+    assert device.counters["cycles"] == dots[0] + rest
+    assert device.counters["cycles_dense"] == dots[1] + rest
+    assert device.counters["calls"] == 1
 
 
 def test_counters_of_a_product(device):

@@ -7,9 +7,12 @@ import torch
 
 from exactum.benches.product_cases import edges, random_bits, sparse_bits
 from exactum.benches.stalls import PATTERNS
+from exactum.gen.config import preset
+from exactum.gen.errors import UsageError
 from exactum.hdl.formats import FORMATS
 from exactum.host.cycles import dots_cycles
-from exactum.host.dots import exact_dots, plan_dots
+from exactum.host.dots import exact_dots, plan_dots, row_dots
+from exactum.host.masks import NonZeros
 from exactum.host.numerics import from_bits, operand, to_bits
 from exactum.host.tiling import tile_columns
 from exactum.host.vectors import factor
@@ -85,6 +88,15 @@ def test_stalls_change_nothing(pattern):
                               for seed, port in enumerate((*engine().unit.inputs, "o"))})
 
 
+def test_a_batch_takes_the_cycles_of_its_parts():
+    pair = FORMATS["bf16"], FORMATS["fp32"]
+    mask = torch.rand(3, 11, 90, generator=torch.Generator().manual_seed(6)) < 0.2
+    special = torch.zeros(3, 11, 90, dtype=torch.bool)
+    special[1, 2, 3] = True
+    parts = [dots_cycles(CONFIG, NonZeros(a), b, pair) for a, b in zip(mask, special, strict=True)]
+    assert dots_cycles(CONFIG, NonZeros(mask), special, pair) == sum(parts)
+
+
 def test_no_rows_take_no_cycles():
     pair = FORMATS["bf16"], FORMATS["fp32"]
     a, b = rows_of(pair, (0, 40), 4)
@@ -93,6 +105,15 @@ def test_no_rows_take_no_cycles():
     plan = plan_dots(a, b, names(pair), config=CONFIG)
     assert plan.results == 0
     assert not plan.operations
+
+
+def test_what_the_configuration_cannot_sum_is_said():
+    with pytest.raises(UsageError, match="tiny has the formats e4m3; got 'fp32'") as caught:
+        row_dots(torch.ones(1, 2), torch.ones(1, 2), config=preset("tiny"))
+    assert caught.value.code == "X205"
+    with pytest.raises(UsageError, match="sums at most 64 products") as caught:
+        row_dots(torch.ones(1, 65), torch.ones(1, 65), config=CONFIG.replace({"vpcu.max_k": 64, "vpcu.b_depth": 64}))
+    assert caught.value.code == "X204"
 
 
 def test_the_dots_are_the_diagonal_of_the_product():

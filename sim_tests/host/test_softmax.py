@@ -19,9 +19,10 @@ from exactum.hdl.softmax_tables import (
     step_table,
 )
 from exactum.host import softmax as golden
+from exactum.host.dots import row_dots
 from exactum.host.numerics import from_bits, quantize, to_bits
 from exactum.host.softmax import exact_softmax, softmax_backward, softmax_cycles
-from sim_tests.oracle import NAN, decode, encode
+from sim_tests.oracle import NAN, decode, dot, encode
 
 CONFIG = preset("default")
 PARAMETERS = CONFIG.softmax.model_dump()
@@ -256,7 +257,7 @@ def test_backward_is_fp32_whatever_the_default_dtype():
     torch.set_default_dtype(torch.float64)
     try:
         p = torch.full((1, 2), 0.5)
-        assert softmax_backward(p, p).dtype == torch.float32
+        assert softmax_backward(p, p, config=CONFIG).dtype == torch.float32
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -297,7 +298,8 @@ def test_empty_gives_empty(shape):
     for result in FORMATS.values():
         p = exact_softmax(torch.empty(shape), result.name, config=CONFIG)
         assert (p.shape, p.dtype) == (shape, getattr(torch, result.torch_name))
-    assert softmax_backward(torch.empty(shape), torch.empty(shape)).shape == shape
+    empty = torch.empty(shape)
+    assert softmax_backward(empty, empty, config=CONFIG).shape == shape
 
 
 def test_input_is_taken_as_it_is_and_not_written():
@@ -335,9 +337,10 @@ def test_a_fault_of_the_model_is_caught(monkeypatch, name, fault):
 
 
 def right_dot(p, dp):
-    """The dot product's fp32 by rationals."""
-    total = sum((Fraction(a) * Fraction(b) for a, b in zip(p, dp, strict=True)), Fraction(0))
-    return from_bits(torch.tensor(encode(total, FP32, "overflow")), "fp32")
+    """The dot product's fp32 by rationals, in the engine's window (rule N4)."""
+    rows = [to_bits(torch.tensor(row)).tolist() for row in (p, dp)]
+    bits, _ = dot(*rows, (FP32, FP32), result=FP32)
+    return from_bits(torch.tensor(bits), "fp32")
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -350,7 +353,7 @@ def test_backward_rounds_the_exact_dot_once(seed):
         dp = torch.tensor(row)
         dp[draw.randrange(len(row))] = -float((p * dp).sum())       # cancels
         wanted = p * (dp - right_dot(p.tolist(), dp.tolist()))
-        assert torch.equal(softmax_backward(p, dp), wanted)
+        assert torch.equal(softmax_backward(p, dp, config=CONFIG), wanted)
 
 
 @pytest.mark.parametrize(("p", "dp"), [
@@ -367,14 +370,14 @@ def test_backward_rounds_the_exact_dot_once(seed):
     ([0.0, 0.0], [-5.0, -5.0]),
 ])
 def test_backward_dot_where_float64_would_mislead(p, dp):
-    dot = golden.row_dot(torch.tensor([p]), torch.tensor([dp]))
-    assert to_bits(dot[0]).tolist() == to_bits(right_dot(p, dp)).reshape(1).tolist()
+    found = row_dots(torch.tensor([p]), torch.tensor([dp]), config=CONFIG)
+    assert to_bits(found).tolist() == to_bits(right_dot(p, dp)).reshape(1).tolist()
 
 
 def test_backward_with_infinities_and_nan():
     p = torch.tensor([[.5, .5], [.5, .5], [0.0, 1.0], [.5, .5]])
     dp = torch.tensor([[INF, 1.0], [INF, -INF], [INF, 2.0], [math.nan, 0.0]])
-    out = softmax_backward(p, dp)
+    out = softmax_backward(p, dp, config=CONFIG)
     assert out.isnan()[1:].all()
     assert out[0].isnan().tolist() == [True, False]
     assert out[0, 1] == -INF
@@ -382,7 +385,7 @@ def test_backward_with_infinities_and_nan():
 
 def test_backward_needs_two_tensors_of_one_shape():
     with pytest.raises(UsageError, match=r"p is \[2\] and dp is \[3\]"):
-        softmax_backward(torch.zeros(2), torch.zeros(3))
+        softmax_backward(torch.zeros(2), torch.zeros(3), config=CONFIG)
 
 
 def test_cycles_follow_the_formula():
