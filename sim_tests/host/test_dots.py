@@ -112,7 +112,8 @@ def test_what_the_configuration_cannot_sum_is_said():
         row_dots(torch.ones(1, 2), torch.ones(1, 2), config=preset("tiny"))
     assert caught.value.code == "X205"
     with pytest.raises(UsageError, match="sums at most 64 products") as caught:
-        row_dots(torch.ones(1, 65), torch.ones(1, 65), config=CONFIG.replace({"vpcu.max_k": 64, "vpcu.b_depth": 64}))
+        row_dots(torch.ones(1, 65), torch.ones(1, 65),
+                 config=CONFIG.replace({"vpcu.max_k": 64, "vpcu.b_depth": 64}))
     assert caught.value.code == "X204"
 
 
