@@ -45,6 +45,8 @@ def designs() -> list[tuple[str, str, Configuration]]:
     return [
         ("engine, 8 lanes, all formats", "engine", default),
         ("engine, 8 lanes, E4M3", "engine", e4m3_only()),
+        ("vpcu, 8 lanes, all formats", "vpcu", default),
+        ("vpcu, 8 lanes, E4M3", "vpcu", e4m3_only()),
         ("vpcu, 1 lane, all formats", "vpcu", one_lane()),
         ("skipper", "skipper", default),
         ("compressor", "compressor", default),
@@ -86,7 +88,8 @@ def main() -> None:
             continue
         with progress(design) as watch:
             found = synthesise(unit, config, WORK, seeds=range(1, options.seeds + 1),
-                               by_module=config.name == "e4m3", jobs=options.jobs, watch=watch)
+                               by_module=(unit, config.name) == ("engine", "e4m3"),
+                               jobs=options.jobs, watch=watch)
         new = [found.row(design)] + ([sums_only(design, found)] if found.nodes else [])
         rows += new
         # After each design: what has taken an hour is not lost with what comes after it.

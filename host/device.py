@@ -221,6 +221,8 @@ class EmulatorDevice(Device):
         if type(exponent) is not int or not -2048 <= exponent <= 2047:
             raise UsageError("X207", f"exponent is an integer from -2048 to 2047; got {exponent!r}")
         turns(orientation)
+        if not isinstance(compress, bool):
+            raise UsageError("X206", f"compress is True or False; got {compress!r}")
         a, b = checked_tensor(a, "a"), checked_tensor(b, "b")
         check_shapes(a, b, vpcu.max_k)
         block = vpcu.scale_block

@@ -45,7 +45,7 @@ class Streaming(NamedTuple):
 def turns(orientation: str) -> tuple[bool, ...]:
     """The values of ``turned`` that an orientation allows; UsageError if there is none such."""
     allowed = {"auto": (False, True), "a": (False,), "b": (True,)}
-    if orientation not in allowed:
+    if not isinstance(orientation, str) or orientation not in allowed:
         raise UsageError("X206", f"orientation is one of {', '.join(ORIENTATIONS)}; "
                                  f"got {orientation!r}{nearest(str(orientation), ORIENTATIONS)}",
                          "leave it out: auto takes the faster one")

@@ -1,5 +1,6 @@
 """``exactum synth``: what a unit takes on an LFE5U-85F, and how fast it runs there."""
 
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,19 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
+def _finite(context: click.Context, parameter: click.Parameter, value: float | None
+            ) -> float | None:
+    """NaN is in every range."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a number of MHz; 1 to 1000 are allowed")
+    return value
+
+
 @click.command("synth")
 @click.argument("units", nargs=-1, metavar="[PRESET|FILE] [UNIT]...")
 @click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, metavar="N",
               help="Place and route with the seeds 1 to N.")
-@click.option("--clock", type=click.FloatRange(1, 1000), metavar="MHZ",
+@click.option("--clock", type=click.FloatRange(1, 1000), metavar="MHZ", callback=_finite,
               help="The clock to work towards  [default: clock_mhz of the configuration]")
 @click.option("--estimate", is_flag=True, help="The area only: Yosys, no place and route.")
 @click.option("--by-module", is_flag=True, help="Also what each module takes.")

@@ -21,15 +21,19 @@ def page(name):
 @pytest.mark.parametrize("table", [area_table, rate_table])
 def test_the_tables_are_those_of_the_measurement(table):
     text = page("synthesis")
-    for row in table(MEASURED["rows"])[1]:
-        assert row[0] not in ROWS or f"| {' | '.join(row)} |" in text
+    rows = [row for row in table(MEASURED["rows"])[1] if row[0] in ROWS]
+    assert rows
+    for row in rows:
+        assert f"| {' | '.join(row)} |" in text
 
 
 def test_the_page_of_zero_compression_has_the_same_figures():
     text = page("zce")
-    for row in area_table(MEASURED["rows"])[1]:
-        assert row[0] not in ("skipper", "compressor", "decompressor") \
-            or f"| {' | '.join(row)} |" in text
+    rows = [row for row in area_table(MEASURED["rows"])[1]
+            if row[0] in ("skipper", "compressor", "decompressor")]
+    assert len(rows) == 3
+    for row in rows:
+        assert f"| {' | '.join(row)} |" in text
 
 
 def per_multiplier(design):

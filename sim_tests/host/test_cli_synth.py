@@ -103,6 +103,7 @@ def test_verbose_shows_what_limits_the_clock(run, tools):
     (["skiper"], "X213: no unit is called 'skiper' (did you mean `skipper`?)"),
     (["--seeds", "0"], "Invalid value for '--seeds'"),
     (["--clock", "0"], "Invalid value for '--clock'"),
+    (["--clock", "nan"], "nan is not a number of MHz; 1 to 1000 are allowed"),
     (["skipper", "-o", "no/such/r.json"], "X114: 'no/such/r.json' cannot be used: No such folder"),
 ])
 def test_bad_input_is_a_sentence_before_anything_runs(run, tools, arguments, words):

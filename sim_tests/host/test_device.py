@@ -313,6 +313,8 @@ FACTOR = module._factor
     (lambda d: d.gemm(ONES, ONES, exponent=2048), "X207", "from -2048 to 2047; got 2048"),
     (lambda d: d.gemm(ONES, ONES, exponent=0.5), "X207", "got 0.5"),
     (lambda d: d.gemm(ONES, ONES, orientation="c"), "X206", "one of auto, a, b; got 'c'"),
+    (lambda d: d.gemm(ONES, ONES, orientation=["a"]), "X206", "one of auto, a, b; got ['a']"),
+    (lambda d: d.gemm(ONES, ONES, compress="no"), "X206", "True or False; got 'no'"),
     (lambda d: d.softmax(torch.tensor(1.0)), "X201", "dimension"),
     (lambda d: d.softmax(torch.ones(2, 16385)), "X208", "16385"),
     (lambda d: d.softmax(ONES, "bf17"), "X203", "did you mean `bf16`?"),
