@@ -30,5 +30,6 @@ def test_how_many_rows_skipping_needs():
     for rows in (64, 32, 16):
         (ideal, cycles), (more, later) = (skipped(rows, 0.1, tiles) for tiles in (20, 30))
         shares.append(round(100 * (more - ideal) / (later - cycles)))
-    assert "With 64 rows a tile {} % of the ideal are left there, with 32 {} %, with 16 {} %".format(
-        *shares) in TEXT
+    left, fewer, least = shares
+    assert (f"With 64 rows a tile {left} % of the ideal are left there, with 32 {fewer} %, "
+            f"with 16 {least} %") in TEXT
