@@ -231,18 +231,20 @@ class Elementwise(wiring.Component):
         row = Signal(16)
         can_enter = Signal()
         ends_row = Signal()
+        is_last_row = Signal()
         m.d.comb += [
             moves.eq(self.o.ready | ~self.o.valid),
             can_enter.eq(self.i_operation.valid & self.i_row.valid),
             ends_row.eq(moves & can_enter & self.i.valid & self.i.payload.last),
             self.i.ready.eq(moves & can_enter),
             self.i_row.ready.eq(ends_row),
-            self.i_operation.ready.eq(ends_row & (row + 1 == operation.rows)),
+            is_last_row.eq(row + 1 == operation.rows),
+            self.i_operation.ready.eq(ends_row & is_last_row),
             chains.valid.eq(self.i.valid & can_enter),
             chains.operation.eq(operation), chains.row.eq(self.i_row.payload),
             chains.beat.eq(self.i.payload), chains.enable.eq(moves),
             self.o.valid.eq(chains.o.valid), self.o.payload.eq(chains.o.payload),
         ]
         with m.If(ends_row):
-            m.d.sync += row.eq(Mux(self.i_operation.ready, 0, row + 1))
+            m.d.sync += row.eq(Mux(is_last_row, 0, row + 1))
         return m

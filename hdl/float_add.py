@@ -59,9 +59,11 @@ class FloatAdd(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         # The larger magnitude first.
-        s1_a, s1_b = register(FLOAT), register(FLOAT)
+        s1_a = register(FLOAT)
+        s1_b = register(FLOAT)
         s1_swaps = register()
-        s2_larger, s2_smaller = register(FLOAT), register(FLOAT)
+        s2_larger = register(FLOAT)
+        s2_smaller = register(FLOAT)
         s2_subtracts = register()
         m.d.sync += [
             s1_a.eq(self.a), s1_b.eq(self.b),
@@ -95,7 +97,8 @@ class FloatAdd(wiring.Component):
 
     def _sum(self, m, larger, smaller, subtracts):
         """Larger plus or minus smaller, aligned: 4 cycles."""
-        s3_larger, s3_smaller = register(SIGNIFICAND), register(SIGNIFICAND)
+        s3_larger = register(SIGNIFICAND)
+        s3_smaller = register(SIGNIFICAND)
         s3_distance = register(FP32.exponent_width)
         m.d.sync += [
             s3_larger.eq(Cat(larger.mantissa, larger.exponent.any())),

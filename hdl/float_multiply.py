@@ -65,13 +65,15 @@ class FloatMultiply(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        s1_a, s1_b = register(FLOAT), register(FLOAT)
+        s1_a = register(FLOAT)
+        s1_b = register(FLOAT)
         m.d.sync += [s1_a.eq(self.a), s1_b.eq(self.b)]
         outcome = self._outcome(m, s1_a, s1_b)
 
         # If any is subnormal, the second is; if both are, nothing but a sticky bit is left.
         swaps = ~s1_a.exponent.any()
-        s2_first, s2_second = register(SIGNIFICAND), register(SIGNIFICAND)
+        s2_first = register(SIGNIFICAND)
+        s2_second = register(SIGNIFICAND)
         s2_exponent = register(FP32.exponent_width + 1)
         first, second = (Cat(one.mantissa, one.exponent.any()) for one in (s1_a, s1_b))
         m.d.sync += [
@@ -114,7 +116,8 @@ class FloatMultiply(wiring.Component):
     def _normalise(self, m, value):
         """A significand without leading zeros, and how many it had: 2 cycles."""
         room = Const(31, 5)
-        s3_value, s4_value = register_like(value), register_like(value)
+        s3_value = register_like(value)
+        s4_value = register_like(value)
         s3_zeros = register(2)
         s4_zeros = register(5)
         skipped, room, skips16 = skip_zeros(m, value, room, 16)
