@@ -170,7 +170,6 @@ class FloatMultiply(wiring.Component):
         s10_below = register(5)
         s10_exponent = register(FP32.exponent_width)
         s10_is_beyond = register()
-        s10_is_last = register()
         top_exponent = (1 << FP32.exponent_width) - 1
         m.d.sync += [
             s9_is_normal.eq(~smallest), s9_below.eq(below), s9_is_far.eq(below[5:].any()),
@@ -178,8 +177,7 @@ class FloatMultiply(wiring.Component):
             s10_is_normal.eq(s9_is_normal),
             s10_below.eq(Mux(s9_is_normal, 0, s9_below | s9_is_far.replicate(5))),
             s10_exponent.eq(Mux(s9_is_normal, s9_exponent, 1)),
-            s10_is_beyond.eq(s9_is_normal & (s9_exponent >= top_exponent)),
-            s10_is_last.eq(s9_exponent == top_exponent - 1),
+            s10_is_beyond.eq(s9_exponent >= top_exponent),
         ]
         carry = product[-1]
         s11_value = register(KEPT)
@@ -195,7 +193,7 @@ class FloatMultiply(wiring.Component):
             s11_value.eq(value), s11_sticky.eq(dropped),
             s11_amount.eq(s10_below[:3] | (s10_is_normal & carry)),
             s11_exponent.eq(s10_exponent + (s10_is_normal & carry)),
-            s11_infinite.eq(s10_is_beyond | (s10_is_last & carry)),
+            s11_infinite.eq(s10_is_beyond),  # that a carry leads there, the packing sees
         ]
         value, dropped = shift_right(
             m, s11_value, s11_sticky, [(4, s11_amount[2]), (2, s11_amount[1]), (1, s11_amount[0])])

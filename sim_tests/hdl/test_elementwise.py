@@ -105,6 +105,23 @@ def test_stalls_of_all_streams_change_nothing():
           pause=PATTERNS["alternate"])
 
 
+def test_a_result_comes_to_a_sink_that_waits_for_it():
+    dut, operation = Elementwise(lanes=1), random_operation([1])
+
+    async def bench(ctx):
+        for name, item in (("i_operation", pack_operation(operation)),
+                           ("i_row", pack_rows(operation)[0]),
+                           ("i", pack_beats(operation, 1)[0])):
+            ctx.set(Value.cast(getattr(dut, name).payload), item)
+            ctx.set(getattr(dut, name).valid, 1)
+        await ctx.tick().repeat(ELEMENTWISE_LATENCY)
+        assert ctx.get(dut.o.valid)
+        assert ctx.get(dut.o.payload.elements[0]) == expected(operation)[0][0]
+        assert not ctx.get(dut.i.ready)
+
+    simulate(dut, bench)
+
+
 @pytest.mark.parametrize("reset_at", [4, 48])
 def test_a_reset_in_the_middle_forgets_all(reset_at):
     check(1, mixture((3, 0, 4))[:4], reset_at=reset_at)
