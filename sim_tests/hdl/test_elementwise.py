@@ -67,7 +67,7 @@ def run(lanes, operations, stall=flowing, drain=flowing, pause=flowing, reset_at
         await ctx.tick().repeat(2)
         assert not ctx.get(dut.o.valid)
 
-    simulate(ResetInserter(reset)(dut), *map(source, items), sink)
+    simulate(ResetInserter(reset)(dut), *map(source, items), sink, limit=3000)
     return unpack_rows(received, lanes), entered, left
 
 
