@@ -52,6 +52,7 @@ def designs() -> list[tuple[str, str, Configuration]]:
         ("compressor", "compressor", default),
         ("decompressor", "decompressor", default),
         ("softmax, 8 lanes", "softmax", default),
+        ("elementwise, 4 lanes", "elementwise", default),
     ]
 
 

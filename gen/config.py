@@ -29,8 +29,8 @@ from .errors import ConfigurationError, Problem, nearest
 from .rules import broken_rules
 from .sources import Source, read_overrides, read_toml
 
-__all__ = ["EXTENDS", "PRESETS", "Configuration", "Softmax", "Vpcu", "Zce", "allowed",
-           "fields", "load", "preset", "schema"]
+__all__ = ["EXTENDS", "PRESETS", "Configuration", "Elementwise", "Softmax", "Vpcu", "Zce",
+           "allowed", "fields", "load", "preset", "schema"]
 
 PRESETS = ("tiny", "small", "default")
 SCHEMA_VERSION = 1
@@ -114,6 +114,13 @@ class Softmax(_Model):
         ge=18, le=22, description="Bits of both tables' values; one multiplier takes 18.")
 
 
+class Elementwise(_Model):
+    """The elementwise unit."""
+
+    lanes: PowerOfTwo = Field(
+        ge=1, le=16, description="Elements taken in and given out per cycle.")
+
+
 class Configuration(_Model):
     """All of a design's parameters; frozen, hashable by content, and equal when its values are."""
 
@@ -131,6 +138,7 @@ class Configuration(_Model):
     vpcu: Vpcu = Field(description="The row-product engine.")
     zce: Zce = Field(description="The zero-compression engine.")
     softmax: Softmax = Field(description="The softmax unit.")
+    elementwise: Elementwise = Field(description="The elementwise unit.")
 
     @model_validator(mode="after")
     def _check_rules(self) -> "Configuration":

@@ -97,7 +97,7 @@ CODES = _table([
     ("X212", "a report cannot be written",
      "The folder does not exist or may not be written, or the file's ending is not known."),
     ("X213", "unknown unit",
-     "The units are engine, vpcu, skipper, compressor, decompressor and softmax."),
+     "The units are engine, vpcu, skipper, compressor, decompressor, softmax and elementwise."),
     ("X214", "unknown code or key",
      "`exactum explain` takes an error code such as X104, a configuration key such as "
      "vpcu.lanes, or a table of keys such as vpcu."),

@@ -49,9 +49,10 @@ class Synthesis:
 
     @property
     def lanes(self) -> int:
-        """Lanes of the engine or of softmax; 1 for the units that have none."""
-        return self.multipliers // 4 or (
-            self.config.softmax.lanes if self.unit.name == "softmax" else 1)
+        """Lanes of the engine, of softmax or of elementwise; 1 for the units that have none."""
+        if self.unit.name in ("softmax", "elementwise"):
+            return getattr(self.config, self.unit.name).lanes
+        return self.multipliers // 4 or 1
 
     @property
     def macs_per_cycle(self) -> dict[str, int]:

@@ -60,6 +60,10 @@ def _softmax(config: "Configuration") -> dict[str, Any]:
     return {**config.softmax.model_dump(), "target": config.target}
 
 
+def _elementwise(config: "Configuration") -> dict[str, Any]:
+    return {**config.elementwise.model_dump(), "target": config.target}
+
+
 UNITS = MappingProxyType({unit.name: unit for unit in (
     Unit("engine", "Engine", "matrix products: the VPCU behind its zero skipper", _vpcu),
     Unit("vpcu", "Vpcu", "exact row products on lanes of four multipliers", _vpcu),
@@ -67,6 +71,8 @@ UNITS = MappingProxyType({unit.name: unit for unit in (
     Unit("compressor", "Compressor", "blocks of values to flag, mask and non-zeros", _codec),
     Unit("decompressor", "Decompressor", "flag, mask and non-zeros to blocks of values", _codec),
     Unit("softmax", "Softmax", "softmax over rows, independent of their order", _softmax),
+    Unit("elementwise", "Elementwise", "difference, product, difference on rows, in fp32",
+         _elementwise),
 )})
 
 

@@ -22,11 +22,16 @@ class Multiplier(wiring.Component):
         Bits of each factor, 1 to 18 (one 18 x 18 multiplier).
     target : str
         ``"generic"``: inferred; ``"ecp5"``: a MULT18X18D with its own registers.
+    holds : bool
+        There is an ``enable``.
 
     Members
     -------
     a, b : In(width)
         Factors.
+    enable : In(1)
+        The registers move; without it they hold. (An ``EnableInserter`` does not reach those of a
+        MULT18X18D.)
     o : Out(2 * width)
         Product.
 
@@ -40,25 +45,31 @@ class Multiplier(wiring.Component):
     Lattice FPGA-TN-02205, ECP5 and ECP5-5G sysDSP usage guide, MULT18X18D.
     """
 
-    def __init__(self, *, width, target="generic"):
+    def __init__(self, *, width, target="generic", holds=False):
         if not 1 <= width <= 18:
             raise ValueError(f"a multiplier takes 1 to 18 bits; got {width}")
-        self.width, self.target = width, target
-        super().__init__({"a": In(width), "b": In(width), "o": Out(2 * width)})
+        self.width, self.target, self.holds = width, target, holds
+        super().__init__({"a": In(width), "b": In(width), **({"enable": In(1)} if holds else {}),
+                          "o": Out(2 * width)})
 
     def elaborate(self, platform):
         m = Module()
         s3_o = register(2 * self.width)
         o = register(2 * self.width)
         m.d.comb += self.o.eq(o)
-        m.d.sync += o.eq(s3_o)
+        moves = [o.eq(s3_o)]
         if self.target == "ecp5":
             m.submodules.mult = self._mult18x18d(s3_o)
         else:
             s1_a = register(self.width)
             s1_b = register(self.width)
             s2_o = register(2 * self.width)
-            m.d.sync += [s1_a.eq(self.a), s1_b.eq(self.b), s2_o.eq(s1_a * s1_b), s3_o.eq(s2_o)]
+            moves += [s1_a.eq(self.a), s1_b.eq(self.b), s2_o.eq(s1_a * s1_b), s3_o.eq(s2_o)]
+        if self.holds:
+            with m.If(self.enable):
+                m.d.sync += moves
+        else:
+            m.d.sync += moves
         return m
 
     def _mult18x18d(self, product):
@@ -71,5 +82,5 @@ class Multiplier(wiring.Component):
         for name in ("INPUTA", "INPUTB", "PIPELINE", "OUTPUT"):
             registers |= {f"p_REG_{name}_CLK": "CLK0", f"p_REG_{name}_CE": "CE0",
                           f"p_REG_{name}_RST": "RST0"}
-        return Instance("MULT18X18D", i_CLK0=ClockSignal(), i_CE0=Const(1), i_RST0=Const(0),
-                        p_GSR="DISABLED", **ports, **registers)
+        return Instance("MULT18X18D", i_CLK0=ClockSignal(), i_RST0=Const(0), p_GSR="DISABLED",
+                        i_CE0=self.enable if self.holds else Const(1), **ports, **registers)

@@ -6,9 +6,9 @@ Everything here works on bit patterns (Python ints) and exact rationals, slowly 
 from fractions import Fraction
 from itertools import product
 
-from exactum.hdl.formats import Format
+from exactum.hdl.formats import FP32, Format
 
-__all__ = ["NAN", "decode", "dot", "encode", "exponent_of", "is_zero"]
+__all__ = ["NAN", "add", "decode", "dot", "encode", "exponent_of", "is_zero", "multiply"]
 
 NAN = "nan"
 INF = float("inf")
@@ -68,6 +68,29 @@ def encode(value: Fraction | float | str, fmt: Format, overflow: str) -> int:
 def _floor_log2(value: Fraction) -> int:
     guess = value.numerator.bit_length() - value.denominator.bit_length()
     return guess if Fraction(2) ** guess <= value else guess - 1
+
+
+def add(a: int, b: int) -> int:
+    """The fp32 bits of a + b, by IEEE 754."""
+    x, y = decode(a, FP32), decode(b, FP32)
+    if NAN in (x, y) or (isinstance(x, float) and isinstance(y, float) and x != y):
+        return FP32.nan_bits
+    if isinstance(x, float) or isinstance(y, float):
+        return a if isinstance(x, float) else b
+    if x + y == 0:
+        return a & b & 1 << 31  # negative only if both are
+    return encode(x + y, FP32, "overflow")
+
+
+def multiply(a: int, b: int) -> int:
+    """The fp32 bits of a * b, by IEEE 754."""
+    x, y = decode(a, FP32), decode(b, FP32)
+    if NAN in (x, y) or (isinstance(x, float) and y == 0) or (isinstance(y, float) and x == 0):
+        return FP32.nan_bits
+    sign = (a ^ b) & 1 << 31
+    if isinstance(x, float) or isinstance(y, float):
+        return sign | FP32.infinity_bits
+    return sign | encode(abs(x * y), FP32, "overflow")
 
 
 def dot(a: list[int], b: list[int], formats: tuple[Format, Format], *, result: Format,

@@ -19,5 +19,5 @@ def test_every_proof_named_in_the_contract_exists(proof):
 
 def test_every_rule_has_a_proof():
     for rule in ("N1", "N2", "N3", "N4", "N5", "N6", "conversions", "softmax",
-                 "S7, log-softmax", "S8, blocks", "A1 to A7, attention", "cycles"):
+                 "S7, log-softmax", "S8, blocks", "A1 to A7, attention", "elementwise", "cycles"):
         assert re.search(rf"^\| {rule} \| `", CONTRACT, re.MULTILINE), rule

@@ -96,7 +96,7 @@ def test_resolved_configuration_reads_back(everything):
     {"vpcu.formats": ["fp32"], "vpcu.accumulator_width": 60},
     {"softmax.lanes": 16, "softmax.max_length": 16}, {"softmax.max_length": 16384},
     {"softmax.exp_entries": 2048, "softmax.reciprocal_entries": 16384},
-    {"softmax.value_width": 22}],
+    {"softmax.value_width": 22}, {"elementwise.lanes": 16}],
     ids=lambda changes: ",".join(changes) or "tiny")
 def test_units_accept_every_legal_configuration(unit, changes):
     assert build(unit, preset("tiny", changes)) is not None

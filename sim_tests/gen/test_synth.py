@@ -169,7 +169,7 @@ def test_missing_tools_and_unknown_units_are_found_before_anything_runs(bench, m
 
 @pytest.mark.parametrize(("unit", "lanes", "multipliers", "rates"), [
     ("engine", 4, 16, {"e4m3": 16, "e5m2": 16, "fp16": 16, "bf16": 16, "fp32": 4}),
-    ("softmax", 4, 0, {}), ("skipper", 1, 0, {})])
+    ("softmax", 4, 0, {}), ("elementwise", 4, 0, {}), ("skipper", 1, 0, {})])
 def test_row_says_what_is_multiplied(bench, unit, lanes, multipliers, rates):
     row = bench.run(unit, preset("small"), seeds=(1,)).row()
     assert (row["design"], row["lanes"], row["multipliers"]) == (

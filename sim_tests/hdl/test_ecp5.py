@@ -4,6 +4,7 @@
 The adder by proof, on Yosys' model of the carry chain and on ours; multiplier and memory in Icarus.
 """
 
+import re
 import subprocess
 from importlib import resources
 
@@ -125,6 +126,23 @@ def test_the_multiplier_is_the_inferred_one(width, tmp_path):
     stimulus = RANDOM + " if (cycle % 8 == 0) i = {64{cycle[3]}};"
     assert simulate(multipliers(width), tmp_path, latency=MULTIPLIER_LATENCY, stimulus=stimulus,
                     cycles=4000) > 3900
+
+
+def test_the_multiplier_that_holds_is_the_inferred_one(tmp_path):
+    pair = Pair(lambda target: Multiplier(width=18, target=target, holds=True),
+                ("a", "b", "enable"))
+    # Its registers are known when it has moved a few times.
+    assert simulate(pair, tmp_path, latency=MULTIPLIER_LATENCY, cycles=4000,
+                    stimulus="valid = cycle > 60; i = {$random, $random};") > 3900
+
+
+def test_a_multiplier_that_does_not_hold_is_caught(tmp_path):
+    pair = Pair(lambda target: Multiplier(width=18, target=target, holds=True),
+                ("a", "b", "enable"))
+    with pytest.raises(AssertionError, match="FATAL"):
+        simulate(pair, tmp_path, latency=MULTIPLIER_LATENCY, cycles=400,
+                 stimulus="valid = cycle > 60; i = {$random, $random};",
+                 change=lambda text: re.sub(r"\.CE0\(.*?\)", ".CE0(1'h1)", text))
 
 
 @pytest.mark.parametrize(("old", "new"), [

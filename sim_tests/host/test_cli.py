@@ -83,7 +83,8 @@ def test_every_verb_has_help_and_the_common_options(run, verb):
     (["sim", "--seed", "-1"], 2, "Invalid value for '--seed'"),
     (["generate", "b.txt"], 2, "X101: 'b.txt' cannot be read: does not exist"),
     (["sim", "no/such"], 2, "X101: 'no/such' cannot be read: does not exist"),
-    (["sim", "foo"], 2, "engine, vpcu, skipper, compressor, decompressor, softmax\n"
+    (["sim", "foo"], 2, "engine, vpcu, skipper, compressor, decompressor, softmax, "
+     "elementwise\n"
      "  next: exactum sim --list says what each does"),
     (["sim", "skipper", "-t", "nosuch"], 2, "X206: no bench of skipper has a test 'nosuch'"),
     (["check", "/"], 2, "X101: '/' cannot be read: it is a folder\n  next: name a preset"),
@@ -277,9 +278,9 @@ def test_sim_runs_every_bench_and_prints_a_table(run, bench):
     assert (code, err) == (0, "")
     assert [call[0] for call in bench[0]] == list(UNITS)
     assert bench[0][0][1:] == ("tiny", 7, None)
-    assert "[6/6] bench of softmax ... " in out
+    assert "[7/7] bench of elementwise ... " in out
     assert "skipper       pass    1/1    1.0" in out
-    assert f"waves of softmax: {Path('exactum-sim/tiny/softmax/w.fst')}" in out
+    assert f"waves of elementwise: {Path('exactum-sim/tiny/elementwise/w.fst')}" in out
 
 
 def test_failing_bench_is_named_with_its_log_and_leaves_with_1(run, bench):

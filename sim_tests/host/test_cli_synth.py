@@ -61,7 +61,7 @@ def test_units_and_configuration_are_words_and_the_tables_have_them(run, tools):
 def test_all_units_without_words(run, tools):
     assert run("--estimate", "-q")[0] == 0
     assert [unit for unit, *_ in tools] == ["engine", "vpcu", "skipper", "compressor",
-                                            "decompressor", "softmax"]
+                                            "decompressor", "softmax", "elementwise"]
     assert {name for _, name, _ in tools} == {"default"}
 
 
