@@ -17,6 +17,7 @@ from .attention import Setup, Verbs, attend, attend_backward, scale_and_mask
 from .columns import Factor
 from .counters import COUNTERS, Counters
 from .cycles import dots_cycles
+from .elementwise import elementwise_cycles
 from .gemm import check_has, check_shapes, default_overflow, product
 from .log_softmax import exact_log_softmax, log_softmax_backward, softmax_and_log_sums
 from .masks import NonZeros
@@ -347,9 +348,12 @@ class EmulatorDevice(Device):
             "cycles_dense": dots_cycles(self.config, dense, None, formats)})
 
     def _count_elementwise(self, x: Tensor) -> None:
-        """One pass of rows through the elementwise unit, in an operation that is counted."""
-        length = x.shape[-1]
-        cycles = _elementwise_cycles(self.config, x.numel() // max(1, length), length)
+        """A pass through the elementwise unit, in an operation that is counted.
+
+        Each matrix of a batch is an operation of the unit's.
+        """
+        x = torch.atleast_2d(x)
+        cycles = x.shape[:-2].numel() * elementwise_cycles(self.config, *x.shape[-2:])
         self._counters.add({"cycles": cycles, "cycles_dense": cycles})
 
     def _names(self, formats: tuple[str, str]) -> tuple[str, str]:
@@ -365,11 +369,6 @@ class EmulatorDevice(Device):
         check_has(self.config, first)
         check_has(self.config, second)
         return first, second
-
-
-def _elementwise_cycles(config: Configuration, rows: int, length: int) -> int:
-    """Of a pass of rows through the elementwise unit: a beat of ``softmax.lanes`` each cycle."""
-    return rows * -(-length // config.softmax.lanes)
 
 
 def _factor(x: Operand) -> Factor:

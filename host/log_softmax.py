@@ -10,6 +10,7 @@ from ..gen.config import Configuration
 from ..gen.errors import UsageError
 from ..hdl.softmax_tables import LOG_GUARD_WIDTH, log_octaves, log_table
 from .dots import row_dots
+from .elementwise import exact_elementwise
 from .numerics import checked_format, quantize, torch_dtype
 from .softmax import Passed, exact_softmax, normalised, passed, rows_of, table_values
 
@@ -46,7 +47,8 @@ def exact_log_softmax(x: Tensor, result: str = "fp32", *, config: Configuration)
     rows = rows_of(x, "x")
     out = torch.empty(rows.shape, dtype=torch_dtype(fmt))
     for part, found in passed(rows, config):
-        logs = found.x - found.x.amax(-1, keepdim=True) - _log_sums(found)
+        logs = exact_elementwise(found.x, found.x.amax(-1, keepdim=True),
+                                 torch.ones(1, 1, dtype=torch.float32), _log_sums(found))
         out[part] = quantize(torch.where(found.largest.isfinite(), logs, math.nan), fmt, "overflow")
     return out.view(x.shape)
 
@@ -81,7 +83,8 @@ def log_softmax_backward(log_p: Tensor, g: Tensor, *, config: Configuration) -> 
     p = exact_softmax(rows, "fp32", config=config)
     gradients = quantize(gradients, "fp32", "overflow")
     sums = row_dots(gradients, torch.ones_like(gradients), config=config)
-    return (gradients - p * sums.unsqueeze(-1)).view(g.shape)
+    zero = torch.zeros(1, 1, dtype=torch.float32)
+    return exact_elementwise(p, zero, sums.unsqueeze(-1), gradients, negate=True).view(g.shape)
 
 
 def softmax_and_log_sums(x: Tensor, result: str, *, config: Configuration

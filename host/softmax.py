@@ -24,6 +24,7 @@ from ..hdl.softmax_tables import (
     step_table,
 )
 from .dots import row_dots
+from .elementwise import exact_elementwise
 from .numerics import checked_format, checked_tensor, decode, quantize, torch_dtype
 
 __all__ = ["Passed", "Unit", "exact_softmax", "normalised", "passed", "rows_of",
@@ -104,7 +105,8 @@ def softmax_backward(p: Tensor, dp: Tensor, *, config: Configuration) -> Tensor:
         raise UsageError("X201", f"p is {list(p.shape)} and dp is {list(dp.shape)}; "
                                  "softmax_backward takes two tensors of one shape")
     dots = row_dots(p_rows, dp_rows, config=config)
-    return (_fp32(p_rows) * (_fp32(dp_rows) - dots.unsqueeze(-1))).view(p.shape)
+    zero = torch.zeros(1, 1, dtype=torch.float32)
+    return exact_elementwise(dp_rows, dots.unsqueeze(-1), p_rows, zero).view(p.shape)
 
 
 def softmax_cycles(config: Configuration, rows: int, length: int) -> int:
