@@ -9,18 +9,18 @@ from amaranth.hdl import *
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import add, delayed
+from .arithmetic import delayed
 from .geometry import TARGETS
 from .softmax_input import InputStage
 from .softmax_layouts import SoftmaxOperation, row_beat
 from .softmax_maximum import MAXIMUM_LATENCY, Maximum
 from .softmax_memories import NEVER_AT_ONCE
 from .softmax_passes import PASS_LATENCY, Passes
+from .softmax_rows import ROW_QUEUE, RowQueue, counted
 from .softmax_tables import MAX_LENGTH, exp_table, reciprocal_table
 
 __all__ = ["Softmax", "softmax_latency"]
 
-ROW_QUEUE = 16  # rows between the first pass and the second
 MAX_LANES = 16
 
 # From a row's last beat going in to the beginning of its second pass.
@@ -30,11 +30,6 @@ FIRST_LATENCY = 1 + MAXIMUM_LATENCY + 1
 def softmax_latency(beats):
     """Cycles from a row's last beat going in to its first coming out."""
     return FIRST_LATENCY + (beats - 1) + PASS_LATENCY
-
-
-def counted(number, up, down):
-    """The number, one more if ``up`` and one less if ``down``."""
-    return add(number, down.replicate(len(number)), up)
 
 
 class Softmax(wiring.Component):
@@ -154,7 +149,7 @@ class Softmax(wiring.Component):
             input_stage.format.eq(operation.format),
         ]
         self._buffer(m, input_stage.o, passes, moves, depth)
-        self._queue(m, input_stage.keys, enters, passes, moves)
+        self._rows(m, input_stage, enters, passes, moves)
         m.d.comb += [
             self.o.valid.eq(passes.o.valid),
             self.o.payload.eq(passes.o.payload),
@@ -175,33 +170,27 @@ class Softmax(wiring.Component):
         with m.If(moves):
             m.d.sync += read.addr.eq(read.addr + passes.reads)
 
-    def _queue(self, m, keys, enters, passes, moves):
+    def _rows(self, m, input_stage, enters, passes, moves):
         """Finds each row's maximum and hands on the rows."""
-        info = passes.row.shape()
         m.submodules.maximum = maximum = Maximum(lanes=self.lanes)
-        m.submodules.queue = queue = memory.Memory(shape=info, depth=ROW_QUEUE, init=[])
-        write, read = queue.write_port(), queue.read_port(domain="comb")
+        m.submodules.rows = rows = RowQueue(lanes=self.lanes, max_beats=passes.max_beats)
 
         operation, beat = self.i_operation.payload, self.i.payload
         cycles = 1 + MAXIMUM_LATENCY
         valid = delayed(m, enters, cycles, "enters", reset_less=False)
         last = delayed(m, beat.last, cycles, "last")
         beats = Signal.like(passes.row.beats)
-        rows = Signal(range(ROW_QUEUE + 1))
+        info = rows.i.payload
         m.d.comb += [
-            maximum.keys.eq(keys), maximum.valid.eq(valid), maximum.is_first.eq(beats == 0),
-            write.en.eq(valid & last),
-            write.data.key.eq(maximum.o), write.data.beats.eq(beats),
-            write.data.count.eq(delayed(m, beat.count, cycles, "count")),
-            write.data.format.eq(delayed(m, operation.format, cycles, "format")),
-            write.data.result.eq(delayed(m, operation.result, cycles, "result")),
-            passes.row.eq(read.data), passes.has_row.eq(rows.any()),
+            maximum.keys.eq(input_stage.keys), maximum.valid.eq(valid),
+            maximum.is_first.eq(beats == 0),
+            rows.i.valid.eq(valid & last),
+            info.key.eq(maximum.o), info.beats.eq(beats),
+            info.count.eq(delayed(m, beat.count, cycles, "count")),
+            info.kind.eq(delayed(m, input_stage.kind, cycles, "kind")),
+            info.result.eq(delayed(m, operation.result, cycles, "result")),
+            passes.row.eq(rows.row), passes.has_row.eq(rows.has_row),
+            rows.ends.eq(passes.ends & moves),
         ]
         with m.If(valid):
             m.d.sync += beats.eq(Mux(last, 0, beats + 1))
-        ends = passes.ends & moves
-        m.d.sync += [
-            write.addr.eq(write.addr + write.en),
-            read.addr.eq(read.addr + ends),
-            rows.eq(counted(rows, write.en, ends)),
-        ]

@@ -6,7 +6,7 @@ from amaranth.lib import data
 from .formats import FormatCode
 from .softmax_tables import DISTANCE_WIDTH, OCTAVE_WIDTH
 
-__all__ = ["KEY_WIDTH", "SoftmaxOperation", "fixed_width", "number", "power",
+__all__ = ["KEY_WIDTH", "KIND_WIDTH", "SoftmaxOperation", "fixed_width", "number", "power",
            "row_beat", "row_info"]
 
 SoftmaxOperation = data.StructLayout({"format": FormatCode, "result": FormatCode, "rows": 16})
@@ -14,6 +14,9 @@ SoftmaxOperation = data.StructLayout({"format": FormatCode, "result": FormatCode
 
 KEY_WIDTH = 32
 """Bits of a key: an element's bits, left-aligned. Keys of one format compare by magnitude."""
+
+KIND_WIDTH = 2
+"""Bits of a key's kind: which width its exponent has (`softmax_input.KINDS`)."""
 
 
 def row_beat(lanes):
@@ -42,7 +45,8 @@ def power(value_width):
 
 
 def row_info(lanes, max_beats):
-    """A row between the passes: its largest key, formats, beats less one, elements of the last."""
+    """A row between the passes: its largest key and that one's kind, format of the results, beats
+    less one, elements of the last."""
     return data.StructLayout({
-        "key": KEY_WIDTH, "format": FormatCode, "result": FormatCode, "beats": range(max_beats),
+        "key": KEY_WIDTH, "kind": KIND_WIDTH, "result": FormatCode, "beats": range(max_beats),
         "count": range(lanes + 1)})

@@ -95,7 +95,8 @@ class Passes(wiring.Component):
             lanes=self.lanes, entries=self.exp_entries, value_width=self.value_width,
             target=self.target)
         m.submodules.sum = row_sum = RowSum(
-            lanes=self.lanes, max_length=self.max_length, value_width=self.value_width)
+            lanes=self.lanes, max_length=self.max_length, value_width=self.value_width,
+            target=self.target)
         s2_numbers = register_like(self.numbers)
         s2_nan = register()
         s2_present = register(self.lanes)
@@ -106,7 +107,7 @@ class Passes(wiring.Component):
         ]
         ended = stages[SUM_FINAL - 1].valid & stages[SUM_FINAL - 1].last
         m.d.comb += [
-            reference.key.eq(self.row.key), reference.format.eq(self.row.format),
+            reference.key.eq(self.row.key), reference.kind.eq(self.row.kind),
             powers.reference.eq(reference.o),
             powers.numbers.eq(s2_numbers), powers.present.eq(s2_present),
             row_sum.terms.eq(powers.terms),
