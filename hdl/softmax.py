@@ -12,7 +12,7 @@ from amaranth.lib.wiring import In, Out
 from .arithmetic import delayed
 from .geometry import TARGETS
 from .softmax_input import InputStage
-from .softmax_layouts import SoftmaxOperation, row_beat
+from .softmax_layouts import Part, SoftmaxOperation, row_beat
 from .softmax_maximum import MAXIMUM_LATENCY, Maximum
 from .softmax_memories import NEVER_AT_ONCE
 from .softmax_passes import PASS_LATENCY, Passes
@@ -41,6 +41,8 @@ class Softmax(wiring.Component):
         Elements of a beat, and so per cycle: a power of two in 1..16.
     max_length : int
         Longest row in elements, ``lanes`` to 16384.
+    max_row : int
+        Longest row that comes in blocks, ``max_length`` to 16384.
     exp_entries, reciprocal_entries : int
         Entries of the tables of e^-x and of 1/s: powers of two in 2048..16384.
     value_width : int
@@ -83,8 +85,8 @@ class Softmax(wiring.Component):
     """
 
     def __init__(self, *, lanes, max_length, exp_entries, reciprocal_entries, value_width,
-                 target="generic"):
-        for name, value in (("lanes", lanes), ("max_length", max_length),
+                 max_row=MAX_LENGTH, target="generic"):
+        for name, value in (("lanes", lanes), ("max_length", max_length), ("max_row", max_row),
                             ("value_width", value_width)):
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{name} is an int; got {value!r}")
@@ -92,12 +94,15 @@ class Softmax(wiring.Component):
             raise ValueError(f"lanes is a power of two in 1..{MAX_LANES}; got {lanes}")
         if not lanes <= max_length <= MAX_LENGTH:
             raise ValueError(f"max_length is in lanes..{MAX_LENGTH}; got {max_length}")
+        if not max_length <= max_row <= MAX_LENGTH:
+            raise ValueError(f"max_row is in max_length..{MAX_LENGTH}; got {max_row}")
         if target not in TARGETS:
             raise ValueError(f"target is one of {TARGETS}; got {target!r}")
         exp_table(exp_entries, value_width)
         reciprocal_table(reciprocal_entries, value_width)
         self.lanes = lanes
         self.max_length = max_length
+        self.max_row = max_row
         self.exp_entries = exp_entries
         self.reciprocal_entries = reciprocal_entries
         self.value_width = value_width
@@ -114,7 +119,8 @@ class Softmax(wiring.Component):
         beats = -(-self.max_length // self.lanes)
         depth = 1 << (beats + softmax_latency(beats) - 1).bit_length()
         passes = Passes(
-            lanes=self.lanes, max_length=self.max_length, exp_entries=self.exp_entries,
+            lanes=self.lanes, max_length=self.max_length, max_row=self.max_row,
+            exp_entries=self.exp_entries,
             reciprocal_entries=self.reciprocal_entries, value_width=self.value_width,
             target=self.target, depth=depth)
         moves = Signal()
@@ -126,6 +132,7 @@ class Softmax(wiring.Component):
         free_rows = Signal(5, init=ROW_QUEUE)
         operation = self.i_operation.payload
         row = Signal(16)
+        is_first_row = Signal(init=1)
         enters = Signal()
         enters_last = Signal()
         m.d.comb += [
@@ -135,9 +142,13 @@ class Softmax(wiring.Component):
             self.i_operation.ready.eq(enters_last & (row + 1 == operation.rows)),
         ]
         with m.If(enters_last):
-            m.d.sync += row.eq(Mux(self.i_operation.ready, 0, row + 1))
+            m.d.sync += [
+                row.eq(Mux(self.i_operation.ready, 0, row + 1)),
+                is_first_row.eq(self.i_operation.ready),
+            ]
         m.d.sync += [
-            free_beats.eq(counted(free_beats, self.o.valid & self.o.ready, enters)),
+            free_beats.eq(counted(
+                free_beats, self.o.valid & self.o.ready, enters, passes.drops & moves)),
             free_rows.eq(counted(free_rows, passes.ends & moves, enters_last)),
         ]
 
@@ -149,7 +160,7 @@ class Softmax(wiring.Component):
             input_stage.format.eq(operation.format),
         ]
         self._buffer(m, input_stage.o, passes, moves, depth)
-        self._rows(m, input_stage, enters, passes, moves)
+        self._rows(m, input_stage, enters, is_first_row, passes, moves)
         m.d.comb += [
             self.o.valid.eq(passes.o.valid),
             self.o.payload.eq(passes.o.payload),
@@ -170,7 +181,7 @@ class Softmax(wiring.Component):
         with m.If(moves):
             m.d.sync += read.addr.eq(read.addr + passes.reads)
 
-    def _rows(self, m, input_stage, enters, passes, moves):
+    def _rows(self, m, input_stage, enters, is_first_row, passes, moves):
         """Finds each row's maximum and hands on the rows."""
         m.submodules.maximum = maximum = Maximum(lanes=self.lanes)
         m.submodules.rows = rows = RowQueue(lanes=self.lanes, max_beats=passes.max_beats)
@@ -181,14 +192,25 @@ class Softmax(wiring.Component):
         last = delayed(m, beat.last, cycles, "last")
         beats = Signal.like(passes.row.beats)
         info = rows.i.payload
+
+        # What begins with this row; of a long one's elements the maximum is among the first time.
+        is_whole = operation.part == Part.WHOLE
+        begins = {part: is_whole | ((operation.part == part) & operation.first & is_first_row)
+                  for part in (Part.MAXIMUM, Part.SUM)}
+        adds = is_whole | (operation.part == Part.SUM)
+        is_hidden = (operation.part == Part.MAXIMUM) | (operation.part == Part.SUM)
         m.d.comb += [
             maximum.keys.eq(input_stage.keys), maximum.valid.eq(valid),
-            maximum.is_first.eq(beats == 0),
+            maximum.is_first.eq(
+                (beats == 0) & delayed(m, begins[Part.MAXIMUM], cycles, "begins")),
             rows.i.valid.eq(valid & last),
             info.key.eq(maximum.o), info.beats.eq(beats),
             info.count.eq(delayed(m, beat.count, cycles, "count")),
             info.kind.eq(delayed(m, input_stage.kind, cycles, "kind")),
             info.result.eq(delayed(m, operation.result, cycles, "result")),
+            info.hidden.eq(delayed(m, is_hidden, cycles, "hidden")),
+            info.adds.eq(delayed(m, adds, cycles, "adds")),
+            info.fresh.eq(delayed(m, begins[Part.SUM], cycles, "fresh")),
             passes.row.eq(rows.row), passes.has_row.eq(rows.has_row),
             rows.ends.eq(passes.ends & moves),
         ]

@@ -13,9 +13,10 @@ ROW_QUEUE = 16  # rows
 HEAD_WIDTH = 9  # highest bits of a key: its sign, and the widest exponent
 
 
-def counted(number, up, down):
-    """The number, one more if ``up`` and one less if ``down``."""
-    return add(number, down.replicate(len(number)), up)
+def counted(number, up, down, up_too=None):
+    """The number, one more if ``up``, one more if ``up_too``, and one less if ``down``."""
+    up_too = Const(0, 1) if up_too is None else up_too
+    return add(number, Cat(down ^ up_too, (down & ~up_too).replicate(len(number) - 1)), up)
 
 
 class RowQueue(wiring.Component):
@@ -54,8 +55,10 @@ class RowQueue(wiring.Component):
         i, o = self.i.payload, self.row
         split = KEY_WIDTH - HEAD_WIDTH
         # Pairs of what comes and what goes out.
-        early = [(i.key[split:], o.key[split:]), (i.kind, o.kind), (i.beats, o.beats)]
-        late = [(i.key[:split], o.key[:split]), (i.result, o.result), (i.count, o.count)]
+        early = [(i.key[split:], o.key[split:]),
+                 *((i[name], o[name]) for name in ("kind", "beats", "hidden"))]
+        late = [(i.key[:split], o.key[:split]),
+                *((i[name], o[name]) for name in ("result", "count", "adds", "fresh"))]
 
         end = Signal(range(ROW_QUEUE))
         begin = Signal(range(ROW_QUEUE))

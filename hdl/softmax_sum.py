@@ -64,7 +64,7 @@ class RowSum(wiring.Component):
     ----------
     lanes : int
         Terms of a beat, a power of two.
-    max_length : int
+    max_row : int
         Longest row, in elements.
     value_width : int
         Fraction bits of s, and as in `term`.
@@ -76,12 +76,14 @@ class RowSum(wiring.Component):
     terms : In(ArrayLayout(term(value_width), lanes))
         A beat.
     valid, is_last : In(1)
-        It counts; it is its row's last: both 2 cycles after the beat.
+        It counts; the sum up to it is to be cut: both 2 cycles after the beat.
+    begins : In(1)
+        The next beat is the first of a sum: a cycle after that beat.
     fraction : Out(value_width)
         s less 1 for the row up to this beat, ``SUM_LATENCY`` - 1 cycles after it: combinational, to
         be a memory's address.
     place : Out(range(places))
-        The place of the last row that ended, ``SUM_LATENCY`` (3) cycles after its last beat.
+        The place of the sum that was cut last, ``SUM_LATENCY`` (3) cycles after its beat.
 
     Timing
     ------
@@ -93,13 +95,13 @@ class RowSum(wiring.Component):
     Exact: each adder's carry takes one of the terms' halves. s is cut off.
     """
 
-    def __init__(self, *, lanes, max_length, value_width, target="generic"):
-        self.lanes, self.max_length = lanes, max_length
+    def __init__(self, *, lanes, max_row, value_width, target="generic"):
+        self.lanes, self.max_row = lanes, max_row
         self.value_width, self.target = value_width, target
-        self.places = max_length.bit_length()
+        self.places = max_row.bit_length()
         super().__init__({
             "terms": In(data.ArrayLayout(term(value_width), lanes)),
-            "valid": In(1), "is_last": In(1),
+            "valid": In(1), "is_last": In(1), "begins": In(1),
             "fraction": Out(value_width), "place": Out(range(self.places)),
         })
 
@@ -134,8 +136,8 @@ class RowSum(wiring.Component):
                 so_far.eq(following), is_high.eq(is_high | adder.o[-1]),
                 reached.eq(Cat(following[one + place:].any() for place in places)),
             ]
-            with m.If(self.is_last):
-                m.d.sync += [so_far.eq(0), is_high.eq(0), reached.eq(0)]
+        with m.If(self.begins):
+            m.d.sync += [so_far.eq(0), is_high.eq(0), reached.eq(0)]
         self._cut(m, adder.o, one, places, [
             reached[n] | (value[one + place - lift:].any() & ~is_high)
             for n, place in enumerate(places)], lift, is_high)
