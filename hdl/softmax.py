@@ -54,9 +54,12 @@ class Softmax(wiring.Component):
     Members
     -------
     i_operation : In(stream of SoftmaxOperation)
-        How many rows, from and to which formats. Taken with the last beat of its last row.
+        How many rows, from and to which formats, and what becomes of them: `Part`. Taken with the
+        last beat of its last row.
     i : In(stream of row_beat(lanes))
-        Rows, one after the other. A row of more than ``max_length`` elements is not allowed.
+        Rows, one after the other. A row of more than ``max_length`` elements is not allowed, but
+        may come as that many in blocks: all for its MAXIMUM, again for its SUM, and again for its
+        PROBABILITIES, with nothing between.
     o : Out(stream of row_beat(lanes))
         The rows' probabilities, in beats of the same counts.
 
@@ -67,7 +70,8 @@ class Softmax(wiring.Component):
     ``softmax_latency(beats)`` = beats + 18 cycles after its last went in: 5 to its maximum, beats -
     1 to the last of the second pass, 14 from there, 3 of them after its sum is final; or else right
     behind the row before. A row shorter than the one before it begins its third pass only then, so
-    that what follows may be a bubble, of the beats by which a next is longer than it. ``i.ready``
+    that what follows may be a bubble, of the beats by which a next is longer than it; blocks for a
+    maximum wait for nothing, those for a sum for the probabilities before them. ``i.ready``
     falls while no operation waits; while ``o`` is stalled and the buffer (two rows of
     ``max_length`` and more) is full; and while 16 rows wait for their second pass, which without a
     stall only short rows behind a longer one do. After reset everything is empty. ``o`` is
@@ -191,6 +195,7 @@ class Softmax(wiring.Component):
         valid = delayed(m, enters, cycles, "enters", reset_less=False)
         last = delayed(m, beat.last, cycles, "last")
         beats = Signal.like(passes.row.beats)
+        is_first_beat = Signal(init=1)
         info = rows.i.payload
 
         # What begins with this row; of a long one's elements the maximum is among the first time.
@@ -202,7 +207,7 @@ class Softmax(wiring.Component):
         m.d.comb += [
             maximum.keys.eq(input_stage.keys), maximum.valid.eq(valid),
             maximum.is_first.eq(
-                (beats == 0) & delayed(m, begins[Part.MAXIMUM], cycles, "begins")),
+                is_first_beat & delayed(m, begins[Part.MAXIMUM], cycles, "begins")),
             rows.i.valid.eq(valid & last),
             info.key.eq(maximum.o), info.beats.eq(beats),
             info.count.eq(delayed(m, beat.count, cycles, "count")),
@@ -215,4 +220,4 @@ class Softmax(wiring.Component):
             rows.ends.eq(passes.ends & moves),
         ]
         with m.If(valid):
-            m.d.sync += beats.eq(Mux(last, 0, beats + 1))
+            m.d.sync += [beats.eq(Mux(last, 0, beats + 1)), is_first_beat.eq(last)]

@@ -28,18 +28,26 @@ READ_LATENCY = 2
 
 
 class Stage(NamedTuple):
-    """A beat on its way: whether there is one, whether it is its row's last, whether a sum begins
-    with it, and of its row the elements of the last beat, the beats less one, the results' format,
-    whether it does not come out, and whether it is part of a sum."""
+    """A beat on its way to the sum: whether there is one, whether it is its row's last, how many
+    elements that one has, whether a sum begins with it, and of its row whether it does not come
+    out, and whether it is part of a sum."""
 
     valid: Value
     last: Value
-    begins: Value
     count: Value
-    beats: Value
-    result: Value
+    begins: Value
     hidden: Value
     adds: Value
+
+
+class Beat(NamedTuple):
+    """A beat of the third pass: whether there is one, whether it is its row's last, how many
+    elements it has, and the results' format."""
+
+    valid: Value
+    last: Value
+    count: Value
+    result: Value
 
 
 class Passes(wiring.Component):
@@ -93,7 +101,9 @@ class Passes(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        stages = self._stages(m)
+        left = Signal(range(self.max_beats))
+        stages = self._stages(m, left.any())
+        beat = self._beat(m, left)
 
         # Distances, powers, terms, sum.
         m.submodules.reference = reference = Reference(value_width=self.value_width)
@@ -124,10 +134,9 @@ class Passes(wiring.Component):
         undefined = self._undefined(m, stages, s2_nan | reference.o.special, begins)
 
         # The third pass.
-        reads, beat = self._beats(m, stages[SUM_FINAL - READ_LATENCY])
         written = stages[POWER_LATENCY + REFERENCE_LATENCY]
         octaves, values = self._found(
-            m, powers.powers, written.valid & ~written.hidden, reads, undefined)
+            m, powers.powers, written.valid & ~written.hidden, beat.valid, undefined)
         is_undefined = register()
         m.d.sync += [self.sum_is_final.eq(ended), is_undefined.eq(undefined)]
 
@@ -139,7 +148,7 @@ class Passes(wiring.Component):
             reciprocal.fraction.eq(row_sum.fraction),
             reciprocal.load.eq(self.sum_is_final),
             probabilities.place.eq(Mux(is_undefined, 0, row_sum.place)),
-            probabilities.result.eq(delayed(m, beat.result, READ_LATENCY, "result")),
+            probabilities.result.eq(delayed(m, beat.result, READ_LATENCY, "read_result")),
             probabilities.reciprocal.eq(reciprocal.o),
             *(probabilities.powers[lane].octave.eq(octaves[lane]) for lane in range(self.lanes)),
             *(probabilities.powers[lane].value.eq(values[lane]) for lane in range(self.lanes)),
@@ -147,33 +156,28 @@ class Passes(wiring.Component):
         ]
         cycles = PASS_LATENCY - SUM_FINAL + READ_LATENCY
         m.d.comb += [
-            self.o.valid.eq(delayed(m, reads, cycles, "reads", reset_less=False)),
-            self.o.payload.count.eq(delayed(m, beat.count, cycles, "beat_count")),
-            self.o.payload.last.eq(delayed(m, beat.last, cycles, "beat_last")),
+            self.o.valid.eq(delayed(m, beat.valid, cycles, "reads", reset_less=False)),
+            self.o.payload.count.eq(delayed(m, beat.count, cycles, "read_count")),
+            self.o.payload.last.eq(delayed(m, beat.last, cycles, "read_last")),
         ]
         return m
 
-    def _stages(self, m):
+    def _stages(self, m, busy):
         """What goes with each beat of the second pass, from its reading to the sum."""
         index = Signal(range(self.max_beats))
-        busy = Signal(range(self.max_beats))
         is_last = index == self.row.beats
         waits = ~self.row.hidden | self.row.adds  # for whom the reciprocal still serves
         m.d.comb += [
-            self.reads.eq(self.has_row & ~(is_last & waits & busy.any())),
+            self.reads.eq(self.has_row & ~(is_last & waits & busy)),
             self.drops.eq(self.reads & self.row.hidden),
             self.ends.eq(self.reads & is_last),
         ]
         with m.If(self.reads):
             m.d.sync += index.eq(Mux(is_last, 0, index + 1))
-        with m.If(self.ends & ~self.row.hidden):
-            m.d.sync += busy.eq(self.row.beats)
-        with m.Elif(busy.any()):
-            m.d.sync += busy.eq(busy - 1)
 
         names = Stage._fields[1:]
-        now = [is_last, (index == 0) & self.row.fresh, self.row.count, self.row.beats,
-               self.row.result, self.row.hidden, self.row.adds]
+        now = [is_last, self.row.count, (index == 0) & self.row.fresh, self.row.hidden,
+               self.row.adds]
         stages = [Stage(self.reads, *now)]
         for cycle in range(1, SUM_FINAL):
             stage = Stage(Signal(name=f"s{cycle}_valid"), *(
@@ -182,6 +186,29 @@ class Passes(wiring.Component):
             m.d.sync += [new.eq(old) for new, old in zip(stage, stages[-1], strict=True)]
             stages.append(stage)
         return stages
+
+    def _beat(self, m, left):
+        """What the third pass reads: the beats of a row from the reading of its last on.
+
+        So many cycles later as there are from there to the third pass; ``left`` are to come.
+        """
+        row = self.row
+        begins = Signal()
+        held = Beat(None, None, register_like(row.count), register_like(row.result))
+        m.d.comb += begins.eq(self.ends & ~row.hidden)
+        with m.If(begins):
+            m.d.sync += [left.eq(row.beats), held.count.eq(row.count), held.result.eq(row.result)]
+        with m.Elif(left.any()):
+            m.d.sync += left.eq(left - 1)
+        last = Signal(name="beat_last")
+        m.d.comb += last.eq(Mux(begins, row.beats == 0, left == 1))
+        now = Beat(begins | left.any(), last,
+                   Mux(last, Mux(begins, row.count, held.count), self.lanes),
+                   Mux(begins, row.result, held.result))
+        cycles = SUM_FINAL - READ_LATENCY
+        return Beat(delayed(m, now.valid, cycles, "beat_valid", reset_less=False),
+                    *(delayed(m, value, cycles, f"beat_{name}")
+                      for name, value in zip(Beat._fields[1:], now[1:], strict=True)))
 
     def _undefined(self, m, stages, beat_is, begins):
         """Whether the row in the third pass is undefined, a cycle before its sum is final."""
@@ -199,27 +226,6 @@ class Passes(wiring.Component):
         with m.If(adds & last.last):
             m.d.sync += held.eq(row_is)
         return Mux(adds & last.last, row_is, held)
-
-    def _beats(self, m, row):
-        """Whether the third pass reads a beat, and which: its row is the one that ends."""
-        begins = row.valid & row.last & ~row.hidden
-        left = Signal(range(self.max_beats))
-        held_count = register_like(row.count)
-        held_result = register_like(row.result)
-        with m.If(begins):
-            m.d.sync += [left.eq(row.beats), held_count.eq(row.count), held_result.eq(row.result)]
-        with m.Elif(left.any()):
-            m.d.sync += left.eq(left - 1)
-        beat = row._replace(
-            valid=begins | left.any(), last=Signal(name="beat_last"),
-            count=Signal.like(row.count, name="beat_count"),
-            result=Signal.like(row.result, name="beat_result"))
-        m.d.comb += [
-            beat.last.eq(Mux(begins, row.beats == 0, left == 1)),
-            beat.count.eq(Mux(beat.last, Mux(begins, row.count, held_count), self.lanes)),
-            beat.result.eq(Mux(begins, row.result, held_result)),
-        ]
-        return beat.valid, beat
 
     def _found(self, m, powers, writes, reads, undefined):
         """The powers in their order, two cycles after each reading: octaves and values."""

@@ -190,24 +190,21 @@ def test_cycles_of_long_rows_are_those_of_the_formula(lanes, length):
 
 
 @pytest.mark.parametrize(("lanes", "max_row"), [
-    (1, 16), (2, 16), (16, 16), (8, 1024), (8, 16384), (16, 16384), (4, 31)])
+    (1, 16), (2, 16), (16, 16), (8, 512), (16, 16384), (4, 31)])
 def test_row_sum_is_cut_at_its_leading_one_whatever_its_size(lanes, max_row):
     width, draw = 18, random.Random(max_row + lanes)
     dut = softmax_sum.RowSum(lanes=lanes, max_row=max_row, value_width=width)
-    one, beats = 1 << width + 10, []
-    powers = [1 << n for n in range(max_row.bit_length()) if 1 << n <= max_row // lanes]
-    for count in [*powers, max_row // lanes, *(draw.randint(1, max_row // lanes) for _ in "123")]:
-        count, size = min(count, 300 if draw.random() < .8 else count), draw.choice([1, 4, one])
-        rows = [[(draw.randint(one // size - 1, one // size) - half, half)
-                 for half in draw.choices((0, 1), k=lanes)] for _ in range(count)]
-        rows[draw.randrange(count)][draw.randrange(lanes)] = (one, 0)
-        beats.append(rows)
-    longest = [[(one, 0)] * lanes] * (max_row // lanes)
-    beats.append(longest)
+    one, most = 1 << width + 10, max_row // lanes
+    rows = [[[(one, 0)] * lanes] * most, [[(one, 0)] * lanes] * (most - 1)]
+    for count in [1, 1, 1, *(draw.randint(1, min(most, 64)) for _ in range(12))]:
+        largest = one // draw.choice([1, 4, one])
+        rows.append([[(draw.randint(largest + 1 >> 1, largest) - half, half)
+                      for half in draw.choices((0, 1), k=lanes)] for _ in range(count)])
+        rows[-1][draw.randrange(count)][draw.randrange(lanes)] = (one, 0)
 
     async def bench(ctx):
         flat = [(beat, number == 0, number == len(row) - 1, row)
-                for row in beats for number, beat in enumerate(row)]
+                for row in rows for number, beat in enumerate(row)]
         for cycle in range(len(flat) + 3):
             if cycle < len(flat):
                 for lane, (value, half) in enumerate(flat[cycle][0]):
