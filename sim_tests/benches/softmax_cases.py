@@ -144,11 +144,11 @@ def pack_operations(operations, lanes, max_length):
     return tokens, beats
 
 
-def unpack_operations(received, operations, lanes, max_length):
-    """The rows of bits that come out of operations, blocks put together."""
+def unpack_operations(received, operations, lanes, cuts):
+    """The rows of bits that come out of operations, each cut into blocks of so many elements."""
     given = iter(unpack_rows(received, lanes))
-    return [[bits for _ in blocks(row, max_length) for bits in next(given)]
-            for _, _, rows in operations for row in rows]
+    return [[bits for _ in blocks(row, cut) for bits in next(given)]
+            for (_, _, rows), cut in zip(operations, cuts, strict=True) for row in rows]
 
 
 def pack_row(row, lanes):

@@ -33,10 +33,16 @@ SMALL = {"lanes": 2, "max_length": 16, "exp_entries": 4096, "reciprocal_entries"
          "value_width": 18}
 
 
-def run(parameters, operations, stall=flowing, drain=flowing):
-    """Send operations (format, result, rows); returns (rows out, stamps in, stamps out)."""
-    dut, lanes, longest = Softmax(**parameters), parameters["lanes"], parameters["max_length"]
-    tokens, beats = pack_operations(operations, lanes, longest)
+def run(parameters, operations, stall=flowing, drain=flowing, cuts=None):
+    """Send operations (format, result, rows), the rows of each cut into blocks of ``cuts`` elements
+    where they are longer; returns (rows out, stamps in, stamps out)."""
+    dut, lanes = Softmax(**parameters), parameters["lanes"]
+    cuts = cuts or [parameters["max_length"]] * len(operations)
+    tokens, beats = [], []
+    for operation, cut in zip(operations, cuts, strict=True):
+        for all_of, more in zip((tokens, beats), pack_operations([operation], lanes, cut),
+                                strict=True):
+            all_of += more
     out = sum(len(pack_row(row, lanes)) for _, _, rows in operations for row in rows)
     entered, left, received = [], [], []
 
@@ -52,12 +58,12 @@ def run(parameters, operations, stall=flowing, drain=flowing):
         assert not ctx.get(dut.o.valid)
 
     simulate(dut, source_operations, source, sink)
-    return unpack_operations(received, operations, lanes, longest), entered, left
+    return unpack_operations(received, operations, lanes, cuts), entered, left
 
 
-def check(parameters, operations, **stalls):
+def check(parameters, operations, **options):
     """Run operations and compare every bit."""
-    rows, entered, left = run(parameters, operations, **stalls)
+    rows, entered, left = run(parameters, operations, **options)
     wanted = [expected(row, f, r, parameters) for f, r, rows in operations for row in rows]
     assert rows == wanted
     return entered, left
@@ -179,6 +185,14 @@ def test_long_rows_mix_with_ordinary_ones(format, result, drain):
     check(SMALL, [(format, result, random_rows(format, lengths, seed=11)),
                   (result, format, random_rows(result, lengths[::-1], seed=12))],
           stall=flowing if drain is flowing else alternate, drain=drain)
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_sum_of_few_blocks_waits_for_the_probabilities_before_it(lanes):
+    full, short = (random_rows("fp32", [length] * 2, seed=length) for length in (16, 5))
+    check(SMALL | {"lanes": lanes},
+          [("fp32", "fp32", rows) for rows in (full, short[:1], full[:1], short, full)],
+          cuts=[16, 4, 16, 4, 16])
 
 
 @pytest.mark.parametrize(("lanes", "length"), [(1, 17), (2, 48), (4, 35), (8, 64), (16, 17)])
