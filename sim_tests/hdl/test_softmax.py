@@ -105,11 +105,11 @@ def test_stalls_of_source_and_sink_change_nothing(stall, drain):
 
 def test_full_queues_hold_everything():
     def blocked(seed):
-        yield from [True] * 80
+        yield from [True] * 200
         yield from alternate()
 
-    check(SMALL, [("fp32", "fp32", random_rows("fp32", [1] * 40 + [16] * 6, seed=5))],
-          drain=blocked)
+    for lengths in ([1] * 40 + [16] * 6, [16, 90, 16, 16, 17]):
+        check(SMALL, [("fp32", "fp32", random_rows("fp32", lengths, seed=5))], drain=blocked)
 
 
 def test_row_sum_has_room_for_the_longest_row_of_the_largest_terms():
@@ -190,6 +190,7 @@ def test_long_rows_mix_with_ordinary_ones(format, result, drain):
 @pytest.mark.parametrize("lanes", [1, 4])
 def test_a_sum_of_few_blocks_waits_for_the_probabilities_before_it(lanes):
     full, short = (random_rows("fp32", [length] * 2, seed=length) for length in (16, 5))
+    short[0][0] = NAN
     check(SMALL | {"lanes": lanes},
           [("fp32", "fp32", rows) for rows in (full, short[:1], full[:1], short, full)],
           cuts=[16, 4, 16, 4, 16])
