@@ -4,7 +4,7 @@ from amaranth.hdl import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Accumulate"]
+__all__ = ["Accumulate", "carry_chain"]
 
 # CCU2C (Lattice FPGA-TN-02200, ECP5 slices in ripple mode): S = LUT4(A, B, C, D) ^ carry, and where
 # LUT4 gives 0 the carry out is LUT2(A, B), whose table is the lowest four bits of LUT4's. With
@@ -13,6 +13,25 @@ __all__ = ["Accumulate"]
 # LUT4 is x.
 _TABLE = sum(((a & ~b & 1) ^ c ^ d) << (a | b << 1 | c << 2 | d << 3)
              for a in range(2) for b in range(2) for c in range(2) for d in range(2))
+
+
+def carry_chain(m, table, columns, carry):
+    """Instantiates CCU2Cs of one table: of each bit the inputs A to D, an even number of bits.
+
+    Returns the sums.
+    """
+    total = Signal(len(columns))
+    for place in range(0, len(columns), 2):
+        ports = {}
+        for half, column in enumerate(columns[place:place + 2]):
+            ports |= {f"i_{name}{half}": bit for name, bit in zip("ABCD", column, strict=True)}
+            ports[f"o_S{half}"] = total[place + half]
+        following = Signal(name=f"carry_{place + 2}")
+        m.submodules[f"bits_{place}"] = Instance(
+            "CCU2C", p_INIT0=Const(table, 16), p_INIT1=Const(table, 16),
+            p_INJECT1_0="NO", p_INJECT1_1="NO", i_CIN=carry, o_COUT=following, **ports)
+        carry = following
+    return total
 
 
 class Accumulate(wiring.Component):
@@ -71,27 +90,13 @@ class Accumulate(wiring.Component):
         return m
 
     def _chain(self, m):
-        carry, even = self.carry, self.width + 2 - self.width % 2
-        total = Signal(even)
-        for place in range(0, even, 2):
-            ports = {}
-            for half in range(2):
-                bit = place + half
-                # Above the sum both addends are zero: what comes out there is the carry.
-                if bit < self.width:
-                    upper = self.magnitude[bit] if bit < self.magnitude_width else Const(0)
-                else:
-                    upper = self.negative
-                ports |= {
-                    f"i_A{half}": self.sum[bit] if bit < self.width else Const(0),
-                    f"i_B{half}": self.clear,
-                    f"i_C{half}": upper,
-                    f"i_D{half}": self.negative,
-                    f"o_S{half}": total[bit],
-                }
-            following = Signal(name=f"carry_{place + 2}")
-            m.submodules[f"bits_{place}"] = Instance(
-                "CCU2C", p_INIT0=Const(_TABLE, 16), p_INIT1=Const(_TABLE, 16),
-                p_INJECT1_0="NO", p_INJECT1_1="NO", i_CIN=carry, o_COUT=following, **ports)
-            carry = following
-        m.d.comb += self.o.eq(total)
+        columns = []
+        for bit in range(self.width + 2 - self.width % 2):
+            # Above the sum both addends are zero: what comes out there is the carry.
+            if bit < self.width:
+                upper = self.magnitude[bit] if bit < self.magnitude_width else Const(0)
+            else:
+                upper = self.negative
+            columns.append((self.sum[bit] if bit < self.width else Const(0), self.clear, upper,
+                            self.negative))
+        m.d.comb += self.o.eq(carry_chain(m, _TABLE, columns, self.carry))

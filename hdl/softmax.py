@@ -9,18 +9,18 @@ from amaranth.hdl import *
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .arithmetic import add, delayed
+from .arithmetic import delayed
 from .geometry import TARGETS
 from .softmax_input import InputStage
-from .softmax_layouts import SoftmaxOperation, row_beat
+from .softmax_layouts import Part, SoftmaxOperation, row_beat
 from .softmax_maximum import MAXIMUM_LATENCY, Maximum
 from .softmax_memories import NEVER_AT_ONCE
 from .softmax_passes import PASS_LATENCY, Passes
+from .softmax_rows import ROW_QUEUE, RowQueue, counted
 from .softmax_tables import MAX_LENGTH, exp_table, reciprocal_table
 
 __all__ = ["Softmax", "softmax_latency"]
 
-ROW_QUEUE = 16  # rows between the first pass and the second
 MAX_LANES = 16
 
 # From a row's last beat going in to the beginning of its second pass.
@@ -32,11 +32,6 @@ def softmax_latency(beats):
     return FIRST_LATENCY + (beats - 1) + PASS_LATENCY
 
 
-def counted(number, up, down):
-    """The number, one more if ``up`` and one less if ``down``."""
-    return add(number, down.replicate(len(number)), up)
-
-
 class Softmax(wiring.Component):
     """Computes softmax over rows: p_i = e^(x_i) / sum of e^(x_j), independent of their order.
 
@@ -46,6 +41,8 @@ class Softmax(wiring.Component):
         Elements of a beat, and so per cycle: a power of two in 1..16.
     max_length : int
         Longest row in elements, ``lanes`` to 16384.
+    max_row : int
+        Longest row that comes in blocks, ``max_length`` to 16384.
     exp_entries, reciprocal_entries : int
         Entries of the tables of e^-x and of 1/s: powers of two in 2048..16384.
     value_width : int
@@ -57,9 +54,12 @@ class Softmax(wiring.Component):
     Members
     -------
     i_operation : In(stream of SoftmaxOperation)
-        How many rows, from and to which formats. Taken with the last beat of its last row.
+        How many rows, from and to which formats, and what becomes of them: `Part`. Taken with the
+        last beat of its last row.
     i : In(stream of row_beat(lanes))
-        Rows, one after the other. A row of more than ``max_length`` elements is not allowed.
+        Rows, one after the other. A row of more than ``max_length`` elements is not allowed, but
+        may come as that many in blocks: all for its MAXIMUM, again for its SUM, and again for its
+        PROBABILITIES, with nothing between.
     o : Out(stream of row_beat(lanes))
         The rows' probabilities, in beats of the same counts.
 
@@ -70,7 +70,8 @@ class Softmax(wiring.Component):
     ``softmax_latency(beats)`` = beats + 18 cycles after its last went in: 5 to its maximum, beats -
     1 to the last of the second pass, 14 from there, 3 of them after its sum is final; or else right
     behind the row before. A row shorter than the one before it begins its third pass only then, so
-    that what follows may be a bubble, of the beats by which a next is longer than it. ``i.ready``
+    that what follows may be a bubble, of the beats by which a next is longer than it; blocks for a
+    maximum wait for nothing, those for a sum for the probabilities before them. ``i.ready``
     falls while no operation waits; while ``o`` is stalled and the buffer (two rows of
     ``max_length`` and more) is full; and while 16 rows wait for their second pass, which without a
     stall only short rows behind a longer one do. After reset everything is empty. ``o`` is
@@ -88,8 +89,8 @@ class Softmax(wiring.Component):
     """
 
     def __init__(self, *, lanes, max_length, exp_entries, reciprocal_entries, value_width,
-                 target="generic"):
-        for name, value in (("lanes", lanes), ("max_length", max_length),
+                 max_row=MAX_LENGTH, target="generic"):
+        for name, value in (("lanes", lanes), ("max_length", max_length), ("max_row", max_row),
                             ("value_width", value_width)):
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{name} is an int; got {value!r}")
@@ -97,12 +98,15 @@ class Softmax(wiring.Component):
             raise ValueError(f"lanes is a power of two in 1..{MAX_LANES}; got {lanes}")
         if not lanes <= max_length <= MAX_LENGTH:
             raise ValueError(f"max_length is in lanes..{MAX_LENGTH}; got {max_length}")
+        if not max_length <= max_row <= MAX_LENGTH:
+            raise ValueError(f"max_row is in max_length..{MAX_LENGTH}; got {max_row}")
         if target not in TARGETS:
             raise ValueError(f"target is one of {TARGETS}; got {target!r}")
         exp_table(exp_entries, value_width)
         reciprocal_table(reciprocal_entries, value_width)
         self.lanes = lanes
         self.max_length = max_length
+        self.max_row = max_row
         self.exp_entries = exp_entries
         self.reciprocal_entries = reciprocal_entries
         self.value_width = value_width
@@ -119,7 +123,8 @@ class Softmax(wiring.Component):
         beats = -(-self.max_length // self.lanes)
         depth = 1 << (beats + softmax_latency(beats) - 1).bit_length()
         passes = Passes(
-            lanes=self.lanes, max_length=self.max_length, exp_entries=self.exp_entries,
+            lanes=self.lanes, max_length=self.max_length, max_row=self.max_row,
+            exp_entries=self.exp_entries,
             reciprocal_entries=self.reciprocal_entries, value_width=self.value_width,
             target=self.target, depth=depth)
         moves = Signal()
@@ -131,6 +136,7 @@ class Softmax(wiring.Component):
         free_rows = Signal(5, init=ROW_QUEUE)
         operation = self.i_operation.payload
         row = Signal(16)
+        is_first_row = Signal(init=1)
         enters = Signal()
         enters_last = Signal()
         m.d.comb += [
@@ -140,9 +146,13 @@ class Softmax(wiring.Component):
             self.i_operation.ready.eq(enters_last & (row + 1 == operation.rows)),
         ]
         with m.If(enters_last):
-            m.d.sync += row.eq(Mux(self.i_operation.ready, 0, row + 1))
+            m.d.sync += [
+                row.eq(Mux(self.i_operation.ready, 0, row + 1)),
+                is_first_row.eq(self.i_operation.ready),
+            ]
         m.d.sync += [
-            free_beats.eq(counted(free_beats, self.o.valid & self.o.ready, enters)),
+            free_beats.eq(counted(
+                free_beats, self.o.valid & self.o.ready, enters, passes.drops & moves)),
             free_rows.eq(counted(free_rows, passes.ends & moves, enters_last)),
         ]
 
@@ -154,7 +164,7 @@ class Softmax(wiring.Component):
             input_stage.format.eq(operation.format),
         ]
         self._buffer(m, input_stage.o, passes, moves, depth)
-        self._queue(m, input_stage.keys, enters, passes, moves)
+        self._rows(m, input_stage, enters, is_first_row, passes, moves)
         m.d.comb += [
             self.o.valid.eq(passes.o.valid),
             self.o.payload.eq(passes.o.payload),
@@ -175,33 +185,39 @@ class Softmax(wiring.Component):
         with m.If(moves):
             m.d.sync += read.addr.eq(read.addr + passes.reads)
 
-    def _queue(self, m, keys, enters, passes, moves):
+    def _rows(self, m, input_stage, enters, is_first_row, passes, moves):
         """Finds each row's maximum and hands on the rows."""
-        info = passes.row.shape()
         m.submodules.maximum = maximum = Maximum(lanes=self.lanes)
-        m.submodules.queue = queue = memory.Memory(shape=info, depth=ROW_QUEUE, init=[])
-        write, read = queue.write_port(), queue.read_port(domain="comb")
+        m.submodules.rows = rows = RowQueue(lanes=self.lanes, max_beats=passes.max_beats)
 
         operation, beat = self.i_operation.payload, self.i.payload
         cycles = 1 + MAXIMUM_LATENCY
         valid = delayed(m, enters, cycles, "enters", reset_less=False)
         last = delayed(m, beat.last, cycles, "last")
         beats = Signal.like(passes.row.beats)
-        rows = Signal(range(ROW_QUEUE + 1))
+        is_first_beat = Signal(init=1)
+        info = rows.i.payload
+
+        # What begins with this row; of a long one's elements the maximum is among the first time.
+        is_whole = operation.part == Part.WHOLE
+        begins = {part: is_whole | ((operation.part == part) & operation.first & is_first_row)
+                  for part in (Part.MAXIMUM, Part.SUM)}
+        adds = is_whole | (operation.part == Part.SUM)
+        is_hidden = (operation.part == Part.MAXIMUM) | (operation.part == Part.SUM)
         m.d.comb += [
-            maximum.keys.eq(keys), maximum.valid.eq(valid), maximum.is_first.eq(beats == 0),
-            write.en.eq(valid & last),
-            write.data.key.eq(maximum.o), write.data.beats.eq(beats),
-            write.data.count.eq(delayed(m, beat.count, cycles, "count")),
-            write.data.format.eq(delayed(m, operation.format, cycles, "format")),
-            write.data.result.eq(delayed(m, operation.result, cycles, "result")),
-            passes.row.eq(read.data), passes.has_row.eq(rows.any()),
+            maximum.keys.eq(input_stage.keys), maximum.valid.eq(valid),
+            maximum.is_first.eq(
+                is_first_beat & delayed(m, begins[Part.MAXIMUM], cycles, "begins")),
+            rows.i.valid.eq(valid & last),
+            info.key.eq(maximum.o), info.beats.eq(beats),
+            info.count.eq(delayed(m, beat.count, cycles, "count")),
+            info.kind.eq(delayed(m, input_stage.kind, cycles, "kind")),
+            info.result.eq(delayed(m, operation.result, cycles, "result")),
+            info.hidden.eq(delayed(m, is_hidden, cycles, "hidden")),
+            info.adds.eq(delayed(m, adds, cycles, "adds")),
+            info.fresh.eq(delayed(m, begins[Part.SUM], cycles, "fresh")),
+            passes.row.eq(rows.row), passes.has_row.eq(rows.has_row),
+            rows.ends.eq(passes.ends & moves),
         ]
         with m.If(valid):
-            m.d.sync += beats.eq(Mux(last, 0, beats + 1))
-        ends = passes.ends & moves
-        m.d.sync += [
-            write.addr.eq(write.addr + write.en),
-            read.addr.eq(read.addr + ends),
-            rows.eq(counted(rows, write.en, ends)),
-        ]
+            m.d.sync += [beats.eq(Mux(last, 0, beats + 1)), is_first_beat.eq(last)]

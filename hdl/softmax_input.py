@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import any_of, delayed, register
 from .formats import FORMATS, FormatCode
-from .softmax_layouts import KEY_WIDTH, fixed_width, number, row_beat
+from .softmax_layouts import KEY_WIDTH, KIND_WIDTH, fixed_width, number, row_beat
 from .softmax_memories import shared_lookups
 
-__all__ = ["INPUT_LATENCY", "SIGNIFICAND_WIDTH", "InputStage", "key_formats", "places"]
+__all__ = ["INPUT_LATENCY", "KINDS", "SIGNIFICAND_WIDTH", "InputStage", "places"]
 
 INPUT_LATENCY = 4
 
@@ -29,9 +29,13 @@ HEAD = data.StructLayout({
     "beyond": 2, "special": 1})
 
 
-def key_formats():
-    """One format for each width of the exponent, by that width."""
-    return {fmt.exponent_width: fmt for fmt in FORMATS.values()}
+KINDS = tuple(sorted({fmt.exponent_width: fmt for fmt in FORMATS.values()}.items()))
+"""Each width of an exponent and one format of it; a key's kind is the number of its pair."""
+
+
+def kind_of(fmt):
+    """The kind of a format's keys."""
+    return [width for width, _ in KINDS].index(fmt.exponent_width)
 
 
 def places(fmt):
@@ -46,10 +50,10 @@ def head(index):
     ``beyond``: a bit comes from a fifth byte, in groups 0 and 1 (in group 2 only zeros would).
     ``special``: it is a NaN if the significand is not zero.
     """
-    width = {0: 4, 1: 5, 2: 8}.get(index >> HEAD_WIDTH)
-    if width is None:
+    kind, upper = divmod(index, 1 << HEAD_WIDTH)
+    if kind >= len(KINDS):
         return 0
-    upper, fmt = index & (1 << HEAD_WIDTH) - 1, key_formats()[width]
+    width, fmt = KINDS[kind]
     rest = HEAD_WIDTH - width
     exponent, mantissa = upper >> rest, upper & (1 << rest) - 1
     shift = places(fmt) - max(exponent, 1)
@@ -86,6 +90,8 @@ class InputStage(wiring.Component):
     -------
     i : In(stream of row_beat(lanes), always ready)
         Elements of ``format``.
+    kind : Out(KIND_WIDTH)
+        The kind of keys that ``format`` has: combinational.
     keys : Out(ArrayLayout(KEY_WIDTH, lanes))
         Their bits, left-aligned, a cycle later. Where there is no element: below all others.
     o : Out(stream of beats of number(value_width), and whether one is NaN; always ready)
@@ -105,7 +111,7 @@ class InputStage(wiring.Component):
         self.value_width = value_width
         super().__init__({
             "i": In(stream.Signature(row_beat(lanes), always_ready=True)),
-            "format": In(FormatCode),
+            "format": In(FormatCode), "kind": Out(KIND_WIDTH),
             "keys": Out(data.ArrayLayout(KEY_WIDTH, lanes)),
             "o": Out(stream.Signature(data.StructLayout({
                 "numbers": data.ArrayLayout(number(value_width), lanes), "nan": 1}),
@@ -114,17 +120,16 @@ class InputStage(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        kind = Signal(2)
         with m.Switch(self.format):
             for fmt in FORMATS.values():
                 with m.Case(fmt.code):
-                    m.d.comb += kind.eq({4: 0, 5: 1, 8: 2}[fmt.exponent_width])
+                    m.d.comb += self.kind.eq(kind_of(fmt))
         keys = [self._aligned(m, lane) for lane in range(self.lanes)]
 
         # The exponent's table, then the chunks of the significand, shifted by tables.
         heads = [HEAD(entry) for entry in shared_lookups(
             m, "heads", [head(n) for n in range(4 << HEAD_WIDTH)], HEAD.size,
-            [Cat(key[LOW_WIDTH:MAGNITUDE_WIDTH], kind) for key, _ in keys])]
+            [Cat(key[LOW_WIDTH:MAGNITUDE_WIDTH], self.kind) for key, _ in keys])]
         layout = data.StructLayout({"shifted": 2 * CHUNK_WIDTH, "any": 1})
         contents = [layout.const({"shifted": (n & 127) << CHUNK_WIDTH >> (n >> CHUNK_WIDTH),
                                   "any": n & 127 > 0}).as_bits() for n in range(1024)]

@@ -1,19 +1,38 @@
 """Payload layouts of the softmax unit's streams, outer and inner."""
 
 from amaranth.hdl import *
-from amaranth.lib import data
+from amaranth.lib import data, enum
 
 from .formats import FormatCode
 from .softmax_tables import DISTANCE_WIDTH, OCTAVE_WIDTH
 
-__all__ = ["KEY_WIDTH", "SoftmaxOperation", "fixed_width", "number", "power",
+__all__ = ["KEY_WIDTH", "KIND_WIDTH", "Part", "SoftmaxOperation", "fixed_width", "number", "power",
            "row_beat", "row_info"]
 
-SoftmaxOperation = data.StructLayout({"format": FormatCode, "result": FormatCode, "rows": 16})
-"""``rows`` rows (at least 1) of elements of ``format``, to probabilities of format ``result``."""
+
+class Part(enum.Enum, shape=2):
+    """What becomes of an operation's rows.
+
+    A row that is longer than the buffers goes in three times, in blocks that are rows each: nothing
+    but its PROBABILITIES comes out.
+    """
+
+    WHOLE = 0
+    MAXIMUM = 1
+    SUM = 2
+    PROBABILITIES = 3
+
+
+SoftmaxOperation = data.StructLayout({
+    "format": FormatCode, "result": FormatCode, "rows": 16, "part": Part, "first": 1})
+"""``rows`` rows (at least 1) of elements of ``format``, to probabilities of format ``result``; or
+as many blocks of one long row. With ``first`` the MAXIMUM, or the SUM, of a long row begins."""
 
 KEY_WIDTH = 32
 """Bits of a key: an element's bits, left-aligned. Keys of one format compare by magnitude."""
+
+KIND_WIDTH = 2
+"""Bits of a key's kind: which width its exponent has (`softmax_input.KINDS`)."""
 
 
 def row_beat(lanes):
@@ -42,7 +61,11 @@ def power(value_width):
 
 
 def row_info(lanes, max_beats):
-    """A row between the passes: its largest key, formats, beats less one, elements of the last."""
+    """A row between the passes: its largest key and that one's kind, format of the results, beats
+    less one, elements of the last.
+
+    ``hidden``: it does not come out. ``adds``: it is part of a sum. ``fresh``: the first of it.
+    """
     return data.StructLayout({
-        "key": KEY_WIDTH, "format": FormatCode, "result": FormatCode, "beats": range(max_beats),
-        "count": range(lanes + 1)})
+        "key": KEY_WIDTH, "kind": KIND_WIDTH, "result": FormatCode, "beats": range(max_beats),
+        "count": range(lanes + 1), "hidden": 1, "adds": 1, "fresh": 1})

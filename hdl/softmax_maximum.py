@@ -5,9 +5,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import add, register, register_like
-from .formats import FORMATS, FormatCode
-from .softmax_input import MAGNITUDE_WIDTH, SIGNIFICAND_WIDTH, key_formats, places
-from .softmax_layouts import KEY_WIDTH, fixed_width
+from .softmax_input import KINDS, MAGNITUDE_WIDTH, SIGNIFICAND_WIDTH, places
+from .softmax_layouts import KEY_WIDTH, KIND_WIDTH, fixed_width
 
 __all__ = ["MAXIMUM_LATENCY", "Maximum", "Reference", "larger", "reference"]
 
@@ -81,11 +80,12 @@ def reference(value_width):
 
     ``fixed``: the largest, in units of 2^-value_width modulo 2^8, complemented if it is
     ``negative``. ``bound``, ``bound_negative``: an element is near if it is at least +bound, or
-    above -bound. ``special``: the largest is an infinity, or a NaN.
+    above -bound. ``unbounded``: all that are negative are near. ``special``: the largest is an
+    infinity, or a NaN.
     """
     return data.StructLayout({
         "fixed": fixed_width(value_width), "negative": 1, "bound": MAGNITUDE_WIDTH,
-        "bound_negative": 1, "special": 1})
+        "bound_negative": 1, "unbounded": 1, "special": 1})
 
 
 class Reference(wiring.Component):
@@ -93,8 +93,8 @@ class Reference(wiring.Component):
 
     Members
     -------
-    key : In(KEY_WIDTH), format : In(FormatCode)
-        The key.
+    key : In(KEY_WIDTH), kind : In(KIND_WIDTH)
+        The key and its kind.
     o : Out(reference(value_width))
         The reference.
 
@@ -113,7 +113,7 @@ class Reference(wiring.Component):
     def __init__(self, *, value_width):
         self.value_width = value_width
         super().__init__({
-            "key": In(KEY_WIDTH), "format": In(FormatCode), "o": Out(reference(value_width))})
+            "key": In(KEY_WIDTH), "kind": In(KIND_WIDTH), "o": Out(reference(value_width))})
 
     def elaborate(self, platform):
         m = Module()
@@ -128,11 +128,10 @@ class Reference(wiring.Component):
         is_top = Signal()
         is_big = Signal()
         is_least = Signal()
-        with m.Switch(self.format):
-            for kind in key_formats().values():
-                with m.Case(*(fmt.code for fmt in FORMATS.values()
-                              if fmt.exponent_width == kind.exponent_width)):
-                    rest = MAGNITUDE_WIDTH - kind.exponent_width
+        with m.Switch(self.kind):
+            for number, (width, kind) in enumerate(KINDS):
+                with m.Case(number):
+                    rest = MAGNITUDE_WIDTH - width
                     exponent, big = magnitude[rest:], kind.bias + BIG
                     m.d.comb += [
                         exponents.eq(exponent), lasts.eq(places(kind)),
@@ -207,6 +206,7 @@ class Reference(wiring.Component):
         m.d.comb += [
             total.eq(add(magnitude, below ^ is_down.replicate(MAGNITUDE_WIDTH), is_big)),
         ]
-        m.d.sync += [s2.bound.eq(total), s2.bound_negative.eq(~is_down)]
-        with m.If(total[-1] & ~is_down):
-            m.d.sync += s2.bound.eq(~0)
+        m.d.sync += [
+            s2.bound.eq(total), s2.bound_negative.eq(~is_down),
+            s2.unbounded.eq(total[-1] & ~is_down),
+        ]

@@ -28,13 +28,25 @@ READ_LATENCY = 2
 
 
 class Stage(NamedTuple):
-    """A beat on its way: whether there is one, whether it is its row's last, and of its row the
-    elements of the last beat, the beats less one, and the results' format."""
+    """A beat on its way to the sum: whether there is one, whether it is its row's last, how many
+    elements that one has, whether a sum begins with it, and of its row whether it does not come
+    out, and whether it is part of a sum."""
 
     valid: Value
     last: Value
     count: Value
-    beats: Value
+    begins: Value
+    hidden: Value
+    adds: Value
+
+
+class Beat(NamedTuple):
+    """A beat of the third pass: whether there is one, whether it is its row's last, how many
+    elements it has, and the results' format."""
+
+    valid: Value
+    last: Value
+    count: Value
     result: Value
 
 
@@ -43,7 +55,7 @@ class Passes(wiring.Component):
 
     Parameters
     ----------
-    lanes, max_length, exp_entries, reciprocal_entries, value_width, target
+    lanes, max_length, max_row, exp_entries, reciprocal_entries, value_width, target
         As in ``Softmax``.
     depth : int
         Beats that the buffer of powers holds.
@@ -52,8 +64,8 @@ class Passes(wiring.Component):
     -------
     row : In(row_info(lanes, max_beats)), has_row : In(1)
         The row whose sum is to be formed, and whether there is one.
-    reads : Out(1)
-        A beat of it is read: its numbers come in the next cycle.
+    reads : Out(1), drops : Out(1)
+        A beat of it is read: its numbers come in the next cycle; and it will not come out.
     ends : Out(1)
         It was the last: let go of the row.
     numbers : In(ArrayLayout(number(value_width), lanes)), nan : In(1)
@@ -68,18 +80,20 @@ class Passes(wiring.Component):
     A row of one beat comes out ``PASS_LATENCY`` (14) cycles after its reading: 2 for distances to
     the maximum, 5 to powers, 1 to terms, 3 to the sum (``sum_is_final``), 3 to the probabilities.
     One beat per cycle, in and out at once. A row's last beat waits for the end of the row before it
-    at the output, less those cycles. The whole is held by its clock enable.
+    at the output, less those cycles, unless it is of no sum and does not come out. The whole is
+    held by its clock enable.
     """
 
-    def __init__(self, *, lanes, max_length, exp_entries, reciprocal_entries, value_width, target,
-                 depth):
+    def __init__(self, *, lanes, max_length, max_row, exp_entries, reciprocal_entries, value_width,
+                 target, depth):
         max_beats = self.max_beats = -(-max_length // lanes)
-        self.lanes, self.max_length, self.depth = lanes, max_length, depth
+        self.lanes, self.max_length, self.max_row = lanes, max_length, max_row
+        self.depth = depth
         self.exp_entries, self.reciprocal_entries = exp_entries, reciprocal_entries
         self.value_width, self.target = value_width, target
         super().__init__({
             "row": In(row_info(lanes, max_beats)), "has_row": In(1),
-            "reads": Out(1), "ends": Out(1),
+            "reads": Out(1), "drops": Out(1), "ends": Out(1),
             "numbers": In(data.ArrayLayout(number(value_width), lanes)), "nan": In(1),
             "sum_is_final": Out(1),
             "o": Out(stream.Signature(row_beat(lanes), always_ready=True)),
@@ -87,7 +101,9 @@ class Passes(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        stages = self._stages(m)
+        left = Signal(range(self.max_beats))
+        stages = self._stages(m, left.any())
+        beat = self._beat(m, left)
 
         # Distances, powers, terms, sum.
         m.submodules.reference = reference = Reference(value_width=self.value_width)
@@ -95,7 +111,8 @@ class Passes(wiring.Component):
             lanes=self.lanes, entries=self.exp_entries, value_width=self.value_width,
             target=self.target)
         m.submodules.sum = row_sum = RowSum(
-            lanes=self.lanes, max_length=self.max_length, value_width=self.value_width)
+            lanes=self.lanes, max_row=self.max_row, value_width=self.value_width,
+            target=self.target)
         s2_numbers = register_like(self.numbers)
         s2_nan = register()
         s2_present = register(self.lanes)
@@ -104,20 +121,22 @@ class Passes(wiring.Component):
             s2_present.eq(Cat(~stages[1].last | (stages[1].count > lane)
                               for lane in range(self.lanes))),
         ]
-        ended = stages[SUM_FINAL - 1].valid & stages[SUM_FINAL - 1].last
+        adds = stages[SUM_FINAL - 1].valid & stages[SUM_FINAL - 1].adds
+        ended = adds & stages[SUM_FINAL - 1].last
+        begins = stages[SUM_FINAL - 2].valid & stages[SUM_FINAL - 2].begins
         m.d.comb += [
-            reference.key.eq(self.row.key), reference.format.eq(self.row.format),
+            reference.key.eq(self.row.key), reference.kind.eq(self.row.kind),
             powers.reference.eq(reference.o),
             powers.numbers.eq(s2_numbers), powers.present.eq(s2_present),
             row_sum.terms.eq(powers.terms),
-            row_sum.valid.eq(stages[SUM_FINAL - 1].valid), row_sum.is_last.eq(ended),
+            row_sum.valid.eq(adds), row_sum.is_last.eq(ended), row_sum.begins.eq(begins),
         ]
-        undefined = self._undefined(m, stages, s2_nan | reference.o.special)
+        undefined = self._undefined(m, stages, s2_nan | reference.o.special, begins)
 
         # The third pass.
-        reads, beat = self._beats(m, stages[SUM_FINAL - READ_LATENCY])
+        written = stages[POWER_LATENCY + REFERENCE_LATENCY]
         octaves, values = self._found(
-            m, powers.powers, stages[POWER_LATENCY + REFERENCE_LATENCY].valid, reads, undefined)
+            m, powers.powers, written.valid & ~written.hidden, beat.valid, undefined)
         is_undefined = register()
         m.d.sync += [self.sum_is_final.eq(ended), is_undefined.eq(undefined)]
 
@@ -129,7 +148,7 @@ class Passes(wiring.Component):
             reciprocal.fraction.eq(row_sum.fraction),
             reciprocal.load.eq(self.sum_is_final),
             probabilities.place.eq(Mux(is_undefined, 0, row_sum.place)),
-            probabilities.result.eq(delayed(m, beat.result, READ_LATENCY, "result")),
+            probabilities.result.eq(delayed(m, beat.result, READ_LATENCY, "read_result")),
             probabilities.reciprocal.eq(reciprocal.o),
             *(probabilities.powers[lane].octave.eq(octaves[lane]) for lane in range(self.lanes)),
             *(probabilities.powers[lane].value.eq(values[lane]) for lane in range(self.lanes)),
@@ -137,30 +156,28 @@ class Passes(wiring.Component):
         ]
         cycles = PASS_LATENCY - SUM_FINAL + READ_LATENCY
         m.d.comb += [
-            self.o.valid.eq(delayed(m, reads, cycles, "reads", reset_less=False)),
-            self.o.payload.count.eq(delayed(m, beat.count, cycles, "beat_count")),
-            self.o.payload.last.eq(delayed(m, beat.last, cycles, "beat_last")),
+            self.o.valid.eq(delayed(m, beat.valid, cycles, "reads", reset_less=False)),
+            self.o.payload.count.eq(delayed(m, beat.count, cycles, "read_count")),
+            self.o.payload.last.eq(delayed(m, beat.last, cycles, "read_last")),
         ]
         return m
 
-    def _stages(self, m):
+    def _stages(self, m, busy):
         """What goes with each beat of the second pass, from its reading to the sum."""
         index = Signal(range(self.max_beats))
-        busy = Signal(range(self.max_beats))
         is_last = index == self.row.beats
+        waits = ~self.row.hidden | self.row.adds  # for whom the reciprocal still serves
         m.d.comb += [
-            self.reads.eq(self.has_row & ~(is_last & busy.any())),
+            self.reads.eq(self.has_row & ~(is_last & waits & busy)),
+            self.drops.eq(self.reads & self.row.hidden),
             self.ends.eq(self.reads & is_last),
         ]
         with m.If(self.reads):
             m.d.sync += index.eq(Mux(is_last, 0, index + 1))
-        with m.If(self.ends):
-            m.d.sync += busy.eq(self.row.beats)
-        with m.Elif(busy.any()):
-            m.d.sync += busy.eq(busy - 1)
 
-        names = ("last", "count", "beats", "result")
-        now = [is_last, *(self.row[name] for name in names[1:])]
+        names = Stage._fields[1:]
+        now = [is_last, self.row.count, (index == 0) & self.row.fresh, self.row.hidden,
+               self.row.adds]
         stages = [Stage(self.reads, *now)]
         for cycle in range(1, SUM_FINAL):
             stage = Stage(Signal(name=f"s{cycle}_valid"), *(
@@ -170,39 +187,45 @@ class Passes(wiring.Component):
             stages.append(stage)
         return stages
 
-    def _undefined(self, m, stages, beat_is):
+    def _beat(self, m, left):
+        """What the third pass reads: the beats of a row from the reading of its last on.
+
+        So many cycles later as there are from there to the third pass; ``left`` are to come.
+        """
+        row = self.row
+        begins = Signal()
+        held = Beat(None, None, register_like(row.count), register_like(row.result))
+        m.d.comb += begins.eq(self.ends & ~row.hidden)
+        with m.If(begins):
+            m.d.sync += [left.eq(row.beats), held.count.eq(row.count), held.result.eq(row.result)]
+        with m.Elif(left.any()):
+            m.d.sync += left.eq(left - 1)
+        last = Signal(name="beat_last")
+        m.d.comb += last.eq(Mux(begins, row.beats == 0, left == 1))
+        now = Beat(begins | left.any(), last,
+                   Mux(last, Mux(begins, row.count, held.count), self.lanes),
+                   Mux(begins, row.result, held.result))
+        cycles = SUM_FINAL - READ_LATENCY
+        return Beat(delayed(m, now.valid, cycles, "beat_valid", reset_less=False),
+                    *(delayed(m, value, cycles, f"beat_{name}")
+                      for name, value in zip(Beat._fields[1:], now[1:], strict=True)))
+
+    def _undefined(self, m, stages, beat_is, begins):
         """Whether the row in the third pass is undefined, a cycle before its sum is final."""
         beat_is = delayed(m, beat_is, SUM_FINAL - 1 - REFERENCE_LATENCY, "undefined")
         last = stages[SUM_FINAL - 1]
+        adds = last.valid & last.adds
         row_is = Signal()
         so_far = Signal()
         held = Signal()
         m.d.comb += row_is.eq(beat_is | so_far)
-        with m.If(last.valid):
-            m.d.sync += so_far.eq(row_is & ~last.last)
-        with m.If(last.valid & last.last):
-            m.d.sync += held.eq(row_is)
-        return Mux(last.valid & last.last, row_is, held)
-
-    def _beats(self, m, row):
-        """Whether the third pass reads a beat, and which: its row is the one that ends."""
-        begins = row.valid & row.last
-        left = Signal(range(self.max_beats))
-        held_count = register_like(row.count)
-        held_result = register_like(row.result)
+        with m.If(adds):
+            m.d.sync += so_far.eq(row_is)
         with m.If(begins):
-            m.d.sync += [left.eq(row.beats), held_count.eq(row.count), held_result.eq(row.result)]
-        with m.Elif(left.any()):
-            m.d.sync += left.eq(left - 1)
-        beat = Stage(begins | left.any(), Signal(name="beat_last"),
-                     Signal.like(row.count, name="beat_count"), row.beats,
-                     Signal.like(row.result, name="beat_result"))
-        m.d.comb += [
-            beat.last.eq(Mux(begins, row.beats == 0, left == 1)),
-            beat.count.eq(Mux(beat.last, Mux(begins, row.count, held_count), self.lanes)),
-            beat.result.eq(Mux(begins, row.result, held_result)),
-        ]
-        return beat.valid, beat
+            m.d.sync += so_far.eq(0)
+        with m.If(adds & last.last):
+            m.d.sync += held.eq(row_is)
+        return Mux(adds & last.last, row_is, held)
 
     def _found(self, m, powers, writes, reads, undefined):
         """The powers in their order, two cycles after each reading: octaves and values."""

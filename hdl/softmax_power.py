@@ -48,7 +48,7 @@ class Distance(wiring.Component):
         negative, magnitude = self.number.key[-1], self.number.key[:-1]
         is_below = Signal()
         m.d.comb += [
-            is_below.eq(magnitude < top.bound),
+            is_below.eq((magnitude < top.bound) | top.unbounded),
             self.is_near.eq(
                 Mux(negative ^ top.bound_negative, ~negative, is_below ^ ~negative)),
         ]

@@ -113,14 +113,20 @@ def softmax_cycles(config: Configuration, rows: int, length: int) -> int:
     """Cycles of an unstalled unit from the first element in to the last out, both counted.
 
     cycles = (rows + 2) * beats + 17, beats = ceil(length / lanes): a row's first beat comes out
-    beats + 18 cycles after its last went in, and rows follow without a bubble. A row longer than
-    ``max_length`` is streamed three times, alone: rows * (3 * beats + 17).
+    beats + 18 cycles after its last went in, and rows follow without a bubble. A row of more than
+    ``max_length`` elements goes in three times, in blocks of that length, and
+
+    cycles = rows * (3 * beats + block - last) + block + last + 17
+
+    with block = ceil(max_length / lanes), and ``last`` beats in the last block.
     """
     beats = -(-length // config.softmax.lanes)
     if not rows or not beats:
         return 0
     if length > config.softmax.max_length:
-        return rows * (3 * beats + _LATENCY)
+        block = -(-config.softmax.max_length // config.softmax.lanes)
+        last = (beats - 1) % block + 1
+        return rows * (3 * beats + block - last) + block + last + _LATENCY
     return (rows + 2) * beats + _LATENCY
 
 

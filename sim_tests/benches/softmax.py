@@ -13,10 +13,9 @@ from ..host.softmax import softmax_cycles
 from .softmax_cases import (
     expected,
     named_rows,
-    pack_operation,
-    pack_row,
+    pack_operations,
     random_rows,
-    unpack_rows,
+    unpack_operations,
 )
 from .stalls import PATTERNS
 from .streams import StreamSink, StreamSource, finish, start
@@ -38,13 +37,12 @@ class Unit:
 
     async def check(self, *operations):
         """Run operations (format, result, rows) and compare every bit with the golden model."""
-        beats = 0
-        for format, result, rows in operations:
-            packed = [beat for row in rows for beat in pack_row(row, LANES)]
-            self.operations.put(pack_operation(format, result, len(rows)))
-            self.i.put(*packed)
-            beats += len(packed)
-        given = iter(unpack_rows(await self.o.take(beats), LANES))
+        tokens, packed = pack_operations(operations, LANES, MAX_LENGTH)
+        self.operations.put(*tokens)
+        self.i.put(*packed)
+        beats = sum(max(1, -(-len(row) // LANES)) for _, _, rows in operations for row in rows)
+        given = iter(unpack_operations(await self.o.take(beats), operations, LANES,
+                                       [MAX_LENGTH] * len(operations)))
         for format, result, rows in operations:
             for row, out in zip(rows, given, strict=False):
                 golden = expected(row, format, result, PARAMETERS)
@@ -92,6 +90,29 @@ async def stalls_change_nothing(dut, stall, drain):
 async def cycles_are_those_of_the_formula(dut, length):
     await start(dut, limit=LIMIT)
     unit, rows = Unit(dut), 20 if length < 100 else 4
+    await unit.check(("fp32", "bf16", random_rows("fp32", [length] * rows, SEED)))
+    cycles = unit.o.stamps[-1] - unit.i.stamps[0] + 1
+    wanted = softmax_cycles(CONFIG, rows, length)
+    assert cycles == wanted, f"{rows} rows of {length}: {cycles} cycles, formula {wanted}"
+
+
+@cocotb.test()
+@cocotb.parametrize(
+    (("format", "result"), [("fp32", "fp32"), ("bf16", "bf16"), ("e4m3", "fp16")]))
+async def rows_longer_than_the_buffers_come_in_blocks(dut, format, result):
+    await start(dut, limit=LIMIT)
+    lengths = [MAX_LENGTH + 1, 3 * MAX_LENGTH, 5, 2 * MAX_LENGTH + LANES + 1, 2 * MAX_LENGTH - 1,
+               MAX_LENGTH, 4 * MAX_LENGTH - 3]
+    unit = Unit(dut, PATTERNS["sparse"](SEED), PATTERNS["bursts"](SEED + 1))
+    await unit.check((format, result, random_rows(format, lengths, SEED)),
+                     (result, format, random_rows(result, lengths[::-1], SEED)))
+
+
+@cocotb.test()
+@cocotb.parametrize(length=[2 * MAX_LENGTH, 2 * MAX_LENGTH + 1, 3 * MAX_LENGTH - LANES])
+async def cycles_of_blocks_are_those_of_the_formula(dut, length):
+    await start(dut, limit=LIMIT)
+    unit, rows = Unit(dut), 3
     await unit.check(("fp32", "bf16", random_rows("fp32", [length] * rows, SEED)))
     cycles = unit.o.stamps[-1] - unit.i.stamps[0] + 1
     wanted = softmax_cycles(CONFIG, rows, length)

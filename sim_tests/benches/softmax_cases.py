@@ -1,16 +1,18 @@
 """Rows for the softmax unit, their beats, and what the golden model says comes out."""
 
 import random
+from itertools import groupby
 from types import SimpleNamespace
 
 import torch
 
 from ..hdl.formats import FORMATS
-from ..hdl.softmax_layouts import SoftmaxOperation, row_beat
+from ..hdl.softmax_layouts import Part, SoftmaxOperation, row_beat
 from ..host.numerics import decode, from_bits, quantize, to_bits
 from ..host.softmax import exact_softmax
 
-__all__ = ["expected", "named_rows", "pack_operation", "pack_row", "random_rows", "unpack_rows"]
+__all__ = ["expected", "named_rows", "pack_operation", "pack_operations", "pack_row",
+           "random_rows", "unpack_operations", "unpack_rows"]
 
 INF, NAN = float("inf"), float("nan")
 
@@ -93,16 +95,60 @@ def random_rows(format, lengths, seed):
 
 
 def expected(row, format, result, parameters):
-    """The probabilities of a row of bits, as bits, from the golden model."""
-    config = SimpleNamespace(softmax=SimpleNamespace(**parameters))
+    """The probabilities of a row of bits, as bits, from the golden model of a unit whose buffers
+    hold the row."""
+    longest = max(len(row), parameters["max_length"])
+    config = SimpleNamespace(softmax=SimpleNamespace(**parameters | {"max_length": longest}))
     x = from_bits(torch.tensor(row, dtype=torch.int64), format)
     return to_bits(exact_softmax(x, result, config=config)).tolist()
 
 
-def pack_operation(format, result, rows):
+def pack_operation(format, result, rows, part=Part.WHOLE, first=1):
     """The operation as a payload."""
     return SoftmaxOperation.const({
-        "format": FORMATS[format].code, "result": FORMATS[result].code, "rows": rows}).as_bits()
+        "format": FORMATS[format].code, "result": FORMATS[result].code, "rows": rows,
+        "part": part, "first": first}).as_bits()
+
+
+def blocks(row, max_length):
+    """The row cut into rows that fit."""
+    return [row[start:start + max_length] for start in range(0, max(1, len(row)), max_length)]
+
+
+def pack_operations(operations, lanes, max_length):
+    """Operations (format, result, rows) as payloads: of operations, and of beats.
+
+    A row that is longer than ``max_length`` is three operations, or six of a different number of
+    blocks each: the first block by itself, then the others.
+    """
+    tokens, beats = [], []
+
+    def put(format, result, rows, *part):
+        tokens.append(pack_operation(format, result, len(rows), *part))
+        beats.extend(beat for row in rows for beat in pack_row(row, lanes))
+
+    for format, result, rows in operations:
+        for is_long, group in groupby(rows, lambda row: len(row) > max_length):
+            group = list(group)
+            if not is_long:
+                put(format, result, group)
+                continue
+            for number, row in enumerate(group):
+                cut = blocks(row, max_length)
+                for part in (Part.MAXIMUM, Part.SUM, Part.PROBABILITIES):
+                    if number % 2:
+                        put(format, result, cut[:1], part, 1)
+                        put(format, result, cut[1:], part, 0)
+                    else:
+                        put(format, result, cut, part, part != Part.PROBABILITIES)
+    return tokens, beats
+
+
+def unpack_operations(received, operations, lanes, cuts):
+    """The rows of bits that come out of operations, each cut into blocks of so many elements."""
+    given = iter(unpack_rows(received, lanes))
+    return [[bits for _ in blocks(row, cut) for bits in next(given)]
+            for (_, _, rows), cut in zip(operations, cuts, strict=True) for row in rows]
 
 
 def pack_row(row, lanes):

