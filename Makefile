@@ -39,7 +39,7 @@ typecheck: $(VENV)/.test
 	@MYPYPATH=build/typing $(BIN)/mypy -p exactum.gen -p exactum.host
 
 bench: $(VENV)/.test simulator
-	@for script in emulator offload softmax generate rtl vpcu zce codec; do \
+	@for script in emulator offload softmax attention generate rtl vpcu zce codec; do \
 	  $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 sparsity: $(VENV)/.test

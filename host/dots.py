@@ -2,7 +2,7 @@
 
 It multiplies each tile's T rows of A with the T rows of B that stand in it as columns, and the
 diagonal counts: T times the products, in the cycles in which a unit of one multiplier would take
-the dot products alone (docs/attention.md, "The dot of the backward pass").
+the dot products alone (docs/attention.md, "The sums of the backward pass").
 """
 
 from dataclasses import dataclass

@@ -190,9 +190,8 @@ def _report(path: Path, config: Configuration, comparisons: list[Comparison],
         intro="Two networks were trained twice from the same weights on the same batches: in "
               "torch fp32, and with every matrix product and softmax, forward and backward, "
               f"offloaded to the emulated hardware in {digits.report.policy}. Each FP8 tensor is "
-              "scaled by a power of two; every dot product is exact and rounded once. (The "
-              "backward of softmax has no unit in the hardware yet: the emulator does it, and "
-              "counts no cycles.) The Verilog of this very configuration lies beside this page in "
+              "scaled by a power of two; every dot product is exact and rounded once. The "
+              "Verilog of this very configuration lies beside this page in "
               f"hardware/. {verdict}")
 
 
