@@ -45,7 +45,6 @@ def designs() -> list[tuple[str, str, Configuration]]:
     return [
         ("engine, 8 lanes, all formats", "engine", default),
         ("engine, 8 lanes, E4M3", "engine", e4m3_only()),
-        ("vpcu, 8 lanes, all formats", "vpcu", default),
         ("vpcu, 8 lanes, E4M3", "vpcu", e4m3_only()),
         ("vpcu, 1 lane, all formats", "vpcu", one_lane()),
         ("skipper", "skipper", default),

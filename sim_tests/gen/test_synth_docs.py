@@ -59,3 +59,5 @@ def test_the_goals_of_area_and_clock(design, most, clock, least):
 def test_the_skipper_takes_a_twentieth_of_an_engine_and_is_no_slower():
     assert ROWS["skipper"]["lut"] <= 0.05 * ROWS[ALL]["lut"]
     assert median(ROWS["skipper"]["fmax_mhz"]) >= median(ROWS[ALL]["fmax_mhz"])
+    alone = ROWS["vpcu, 8 lanes, E4M3"]["fmax_mhz"]
+    assert median(ROWS[E4M3]["fmax_mhz"]) >= min(alone)
