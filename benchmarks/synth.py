@@ -42,6 +42,7 @@ def designs() -> list[tuple[str, str, Configuration]]:
     The configuration's clock, which nextpnr works towards, is the goal for the design.
     """
     default = preset("default", {"name": "default", "clock_mhz": 150.0})
+    rows = preset("default", {"name": "default", "clock_mhz": 110.0})
     return [
         ("engine, 8 lanes, all formats", "engine", default),
         ("engine, 8 lanes, E4M3", "engine", e4m3_only()),
@@ -50,8 +51,8 @@ def designs() -> list[tuple[str, str, Configuration]]:
         ("skipper", "skipper", default),
         ("compressor", "compressor", default),
         ("decompressor", "decompressor", default),
-        ("softmax, 8 lanes", "softmax", default),
-        ("elementwise, 4 lanes", "elementwise", default),
+        ("softmax, 8 lanes", "softmax", rows),
+        ("elementwise, 4 lanes", "elementwise", rows),
     ]
 
 
