@@ -194,7 +194,8 @@ class Passes(wiring.Component):
         """
         row = self.row
         begins = Signal()
-        held = Beat(None, None, register_like(row.count), register_like(row.result))
+        held = Beat(None, None, register_like(row.count, name="held_count"),
+                    register_like(row.result, name="held_result"))
         m.d.comb += begins.eq(self.ends & ~row.hidden)
         with m.If(begins):
             m.d.sync += [left.eq(row.beats), held.count.eq(row.count), held.result.eq(row.result)]

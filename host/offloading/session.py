@@ -213,14 +213,14 @@ class Session:
 
     def _missing(self, op: str, choice: Choice, call: Call) -> str | None:
         """Why the device cannot take these formats, or None."""
-        if (name := format_of_sums(call)) not in (None, *self.device.config.vpcu.formats):
-            return f"the device has no {name}, to sum the backward pass's rows in"
         for name in choice.formats:
             if name not in FORMATS:
                 raise UsageError("X203", f"a number format is one of {', '.join(FORMATS)}; the "
                                  f"policy chose {name!r}" + nearest(name, FORMATS))
             if op in _OF_PRODUCTS and name not in self.device.config.vpcu.formats:
                 return f"the device has no {name}"
+        if (name := format_of_sums(call)) not in (None, *self.device.config.vpcu.formats):
+            return f"the device has no {name}, to sum the backward pass's rows in"
         return None
 
     def _count(self, context: OpContext, choice: Choice, before: Mapping[str, int],

@@ -5,6 +5,7 @@ from statistics import median
 
 import pytest
 
+from benchmarks.synth import designs
 from exactum.gen.synth_tables import area_table, rate_table
 from sim_tests.repository import ROOT
 
@@ -16,6 +17,11 @@ SUMS = f"{E4M3}, without drain and rounder"
 
 def page(name):
     return (ROOT / "docs" / f"{name}.md").read_text("utf-8")
+
+
+def test_no_design_is_missing():
+    assert {name for name, _, _ in designs()} <= set(ROWS)
+    assert all(len(ROWS[name]["fmax_mhz"]) == 3 for name, _, _ in designs())
 
 
 @pytest.mark.parametrize("table", [area_table, rate_table])

@@ -2,8 +2,7 @@
 
 For target "ecp5" on models of its primitives: the same bits, the same cycles. What takes Icarus
 minutes goes through the compiled engine: all pairs of 8-bit operands of each two formats
-(host/test_native_pairs.py; here those of E4M3, which a build of its own has), and sums longer than
-64 (host/test_native_products.py).
+(host/test_native_pairs.py), and sums longer than 64 (host/test_native_products.py).
 """
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from exactum.benches import runner
 from exactum.gen.config import preset
 
-PAIRS = "every_pair_of_8_bit_operands"
 FORMATS_OF_8_BITS = {"formats": ["e4m3", "e5m2"], "accumulator_width": 71, "max_k": 64,
                      "b_depth": 64, "lanes": 1}
 SCALED = ["scales_at_their_ends", "nan_scales_reach_zeros_too", "scaled_sums_of_many_lengths",
@@ -41,7 +39,8 @@ ECP5 = {"target": "ecp5"}
         "no_elements_over_a_bank_that_held_infinities", "cycles_are_those_of_the_formula",
         SCALED[0]], ECP5),
     (FORMATS_OF_8_BITS | {"formats": ["e4m3"], "accumulator_width": 48, "scale_block": 0}, [
-        PAIRS, "directed_sums_of_every_pair_of_formats", "stalls_change_nothing",
+        "edge_values_of_every_pair_of_formats", "directed_sums_of_every_pair_of_formats",
+        "random_sums_of_every_length_in_every_format", "stalls_change_nothing",
         "as_many_of_the_largest_as_the_window_holds", "cycles_are_those_of_the_formula"], ECP5),
 ], ids=["formats of 8 bits", "sums that fill the window", "all formats",
         "scales of 16 elements", "all formats on an ECP5", "E4M3 alone on an ECP5"])

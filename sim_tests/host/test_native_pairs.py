@@ -11,7 +11,7 @@ import pytest
 
 from exactum.benches.pair_cases import boundary, check_pairs, draw, product_bits, product_by_float64
 from exactum.hdl.formats import BF16, E4M3, E5M2, FORMATS, FP16, FP32
-from sim_tests.host.native_engine import engine
+from sim_tests.host.native_engine import MANY_LANES, engine
 from sim_tests.oracle import dot
 
 NARROW = (E4M3, E5M2, FP16, BF16)
@@ -57,6 +57,12 @@ def test_the_operands_hold_every_class(fmt):
 def test_every_pair_of_8_bit_operands(pair):
     every = np.arange(256)
     found = check_pairs(engine(), every, every, pair, FP32)
+    assert found.wrong == 0, found.first
+
+
+def test_every_pair_in_a_build_of_its_own():
+    every = np.arange(256)
+    found = check_pairs(engine(MANY_LANES), every, every, (E4M3, E4M3), FP32)
     assert found.wrong == 0, found.first
 
 

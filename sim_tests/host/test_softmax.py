@@ -392,7 +392,7 @@ def test_cycles_follow_the_formula():
     assert softmax_cycles(CONFIG, 1, 1) == 3 + 17
     assert softmax_cycles(CONFIG, 10, 1024) == 12 * 128 + 17
     assert softmax_cycles(preset("tiny"), 3, 64) == 5 * 64 + 17
-    assert softmax_cycles(CONFIG, 10, 1025) == 10 * (3 * 129 + 17)
+    assert softmax_cycles(CONFIG, 10, 1025) == 10 * (3 * 129 + 128 - 1) + 128 + 1 + 17
     assert softmax_cycles(CONFIG, 0, 5) == softmax_cycles(CONFIG, 5, 0) == 0
 
 
