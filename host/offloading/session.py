@@ -219,8 +219,9 @@ class Session:
                                  f"policy chose {name!r}" + nearest(name, FORMATS))
             if op in _OF_PRODUCTS and name not in self.device.config.vpcu.formats:
                 return f"the device has no {name}"
-        if (name := format_of_sums(call)) not in (None, *self.device.config.vpcu.formats):
-            return f"the device has no {name}, to sum the backward pass's rows in"
+        summed = format_of_sums(call)
+        if summed is not None and summed not in self.device.config.vpcu.formats:
+            return f"the device has no {summed}, to sum the backward pass's rows in"
         return None
 
     def _count(self, context: OpContext, choice: Choice, before: Mapping[str, int],
