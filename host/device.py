@@ -26,6 +26,7 @@ from .numerics import (
     Operand,
     checked_format,
     checked_tensor,
+    decode,
     encode,
     format_of,
     max_finite,
@@ -338,8 +339,9 @@ class EmulatorDevice(Device):
     def _count_dots(self, a: Tensor, b: Tensor) -> None:
         """Dot products of rows with rows of their own, in an operation that is counted."""
         formats = format_of(a.dtype), format_of(b.dtype)
-        a, b = (torch.atleast_2d(x).flatten(0, -3) if x.dim() > 3 else torch.atleast_2d(x)
-                for x in (a, b))
+        a, b = (torch.atleast_2d(decode(x)) for x in (a, b))
+        if a.dim() > 3:
+            a, b = a.flatten(0, -3), b.flatten(0, -3)
         special = ~b.isfinite()
         dense = NonZeros(torch.ones((), dtype=torch.bool).expand(a.shape))
         self._counters.add({

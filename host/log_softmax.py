@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from ..gen.config import Configuration
-from ..gen.errors import UsageError
 from ..hdl.softmax_tables import LOG_GUARD_WIDTH, log_octaves, log_table
 from .dots import row_dots
 from .elementwise import exact_elementwise
 from .numerics import checked_format, quantize, torch_dtype
-from .softmax import Passed, exact_softmax, normalised, passed, rows_of, table_values
+from .softmax import Passed, exact_softmax, normalised, passed, rows_of, rows_of_both, table_values
 
 __all__ = ["exact_log_softmax", "log_softmax_backward", "softmax_and_log_sums"]
 
@@ -74,12 +73,10 @@ def log_softmax_backward(log_p: Tensor, g: Tensor, *, config: Configuration) -> 
     Raises
     ------
     UsageError
-        Wrong kind (X202), shapes that differ (X201) or a row longer than 16384 (X208).
+        Wrong kind (X202), shapes that differ (X201), a row longer than 16384 (X208) or than
+        ``max_k`` (X204), or a configuration without fp32 (X205).
     """
-    rows, gradients = rows_of(log_p, "log_p"), rows_of(g, "g")
-    if log_p.shape != g.shape:
-        raise UsageError("X201", f"log_p is {list(log_p.shape)} and g is {list(g.shape)}; "
-                                 "log_softmax_backward takes two tensors of one shape")
+    rows, gradients = rows_of_both("log_softmax_backward", log_p=log_p, g=g)
     p = exact_softmax(rows, "fp32", config=config)
     gradients = quantize(gradients, "fp32", "overflow")
     sums = row_dots(gradients, torch.ones_like(gradients), config=config)

@@ -28,7 +28,7 @@ from .elementwise import exact_elementwise
 from .numerics import checked_format, checked_tensor, decode, quantize, torch_dtype
 
 __all__ = ["Passed", "Unit", "exact_softmax", "normalised", "passed", "rows_of",
-           "softmax_backward", "softmax_cycles", "table_values"]
+           "rows_of_both", "softmax_backward", "softmax_cycles", "table_values"]
 
 _CHUNK = 1 << 16            # elements worked on at once: temporaries stay in the cache
 _FP64_BIAS, _FP64_MANTISSA = 1023, 52
@@ -98,12 +98,10 @@ def softmax_backward(p: Tensor, dp: Tensor, *, config: Configuration) -> Tensor:
     Raises
     ------
     UsageError
-        Wrong kind (X202) or shapes that differ (X201).
+        Wrong kind (X202), shapes that differ (X201), a row longer than ``max_k`` (X204), or a
+        format that the configuration lacks (X205).
     """
-    p_rows, dp_rows = rows_of(p, "p"), rows_of(dp, "dp")
-    if p.shape != dp.shape:
-        raise UsageError("X201", f"p is {list(p.shape)} and dp is {list(dp.shape)}; "
-                                 "softmax_backward takes two tensors of one shape")
+    p_rows, dp_rows = rows_of_both("softmax_backward", p=p, dp=dp)
     dots = row_dots(p_rows, dp_rows, config=config)
     zero = torch.zeros(1, 1, dtype=torch.float32)
     return exact_elementwise(dp_rows, dots.unsqueeze(-1), p_rows, zero).view(p.shape)
@@ -136,6 +134,16 @@ def rows_of(x: Tensor, name: str) -> Tensor:
     if x.dim() == 0:
         raise UsageError("X201", f"{name} is a scalar; softmax takes at least one dimension")
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def rows_of_both(taker: str, **tensors: Tensor) -> list[Tensor]:
+    """`rows_of` two tensors by their names, if they have one shape; ``taker`` wants that."""
+    rows = [rows_of(x, name) for name, x in tensors.items()]
+    (first, a), (second, b) = tensors.items()
+    if a.shape != b.shape:
+        raise UsageError("X201", f"{first} is {list(a.shape)} and {second} is {list(b.shape)}; "
+                                 f"{taker} takes two tensors of one shape")
+    return rows
 
 
 def _chunks(rows: Tensor) -> Iterator[slice]:

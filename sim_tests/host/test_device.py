@@ -77,6 +77,20 @@ def test_the_backward_pass_takes_the_sums_and_one_pass_of_elements(device, dtype
     assert device.counters["calls"] == 1
 
 
+def test_the_backward_pass_counts_what_its_formats_hold(device):
+    p, dp = torch.softmax(randn(4, 100), -1), randn(4, 100)
+    p[:, :70] = 0
+    small = p.double().masked_fill(p == 0, 1e-60)               # zero in fp32
+    cycles = []
+    for left, right in ((p, dp), (small, dp.double())):
+        device.reset_counters()
+        device.softmax_backward(left, right)
+        cycles.append(device.counters["cycles"])
+    assert cycles[0] == cycles[1]
+    narrow = quantize(dp, "e4m3")
+    assert device.softmax_backward(quantize(p, "e4m3"), narrow).isfinite().all()
+
+
 def test_counters_of_a_product(device):
     a, b = quantize(randn(5, 130).relu(), "e4m3"), quantize(randn(130, 7), "e4m3")
     assert dict(device.counters) == dict.fromkeys(COUNTERS, 0)
