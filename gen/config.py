@@ -29,7 +29,7 @@ from .errors import ConfigurationError, Problem, nearest
 from .rules import broken_rules
 from .sources import Source, read_overrides, read_toml
 
-__all__ = ["EXTENDS", "PRESETS", "Configuration", "Elementwise", "Softmax", "Vpcu", "Zce",
+__all__ = ["EXTENDS", "PRESETS", "Configuration", "Device", "Elementwise", "Softmax", "Vpcu", "Zce",
            "allowed", "fields", "load", "preset", "schema"]
 
 PRESETS = ("tiny", "small", "default")
@@ -121,6 +121,15 @@ class Elementwise(_Model):
         ge=1, le=16, description="Elements taken in and given out per cycle.")
 
 
+class Device(_Model):
+    """The machine around the units, and its link."""
+
+    memory_words: PowerOfTwo = Field(
+        ge=512, le=65536, description="64-bit words of the scratch memory.")
+    baud: int = Field(
+        ge=9600, le=12_000_000, description="Bits per second of the serial port.")
+
+
 class Configuration(_Model):
     """All of a design's parameters; frozen, hashable by content, and equal when its values are."""
 
@@ -139,6 +148,7 @@ class Configuration(_Model):
     zce: Zce = Field(description="The zero-compression engine.")
     softmax: Softmax = Field(description="The softmax unit.")
     elementwise: Elementwise = Field(description="The elementwise unit.")
+    device: Device = Field(description="The machine around the units, and its link.")
 
     @model_validator(mode="after")
     def _check_rules(self) -> "Configuration":

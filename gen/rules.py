@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..hdl.formats import FORMATS, Format
+from ..hdl.protocol import LEAST_CYCLES
 from .errors import Problem
 from .sources import at
 
-__all__ = ["RULES", "Rule", "broken_rules"]
+__all__ = ["RULES", "Rule", "bit_cycles", "broken_rules"]
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,25 @@ def _row_length(lanes: int, max_length: int) -> str | None:
     return f"softmax.lanes may not exceed softmax.max_length = {max_length}; got {lanes}"
 
 
+def _bit_cycles(clock_mhz: float, baud: int) -> str | None:
+    cycles = bit_cycles(clock_mhz, baud)
+    if cycles >= LEAST_CYCLES and abs(clock_mhz * 1e6 / cycles / baud - 1) <= _BAUD_ERROR:
+        return None
+    better = round(clock_mhz * 1e6 / max(LEAST_CYCLES, cycles))
+    return (f"a bit of device.baud lasts {LEAST_CYCLES} or more cycles of clock_mhz, to within "
+            f"{100 * _BAUD_ERROR:g} %; got {baud} at {clock_mhz:g} MHz, and {better} is possible")
+
+
+def bit_cycles(clock_mhz: float, baud: int) -> int:
+    """Clock cycles that a bit on the serial port lasts, rounded."""
+    return round(clock_mhz * 1e6 / baud)
+
+
 def _log2(value: int) -> int:
     return value.bit_length() - 1
 
+
+_BAUD_ERROR = 0.02      # of the 5 % that ten bits allow, receiver and sender together
 
 RULES = (
     Rule(("vpcu.formats", "vpcu.accumulator_width", "vpcu.max_k"), "vpcu.accumulator_width",
@@ -87,6 +104,9 @@ RULES = (
          "`vpcu.b_depth` <= `vpcu.max_k`.", _tile_depth),
     Rule(("softmax.lanes", "softmax.max_length"), "softmax.lanes",
          "`softmax.lanes` <= `softmax.max_length`.", _row_length),
+    Rule(("clock_mhz", "device.baud"), "device.baud",
+         "A bit of `device.baud` lasts a whole number of cycles of `clock_mhz`, 4 or more, to "
+         "within 2 %.", _bit_cycles),
 )
 
 

@@ -2,8 +2,8 @@
 
 from amaranth.lib import data, enum
 
-__all__ = ["CHANNELS", "COMMAND_WORDS", "IDENTITY", "REGISTERS", "REGISTER_BASE", "UNIT_NAMES", "Channel",
-           "Command", "Fault", "Opcode", "Register", "State", "StatusWord"]
+__all__ = ["CHANNELS", "COMMAND_WORDS", "IDENTITY", "REGISTERS", "REGISTER_BASE", "UNIT_NAMES",
+           "Channel", "Command", "Fault", "Opcode", "Register", "State", "StatusWord"]
 
 REGISTER_BASE = 1 << 31
 """Address of the first register; from address 0 on there is the scratch memory."""
@@ -98,9 +98,8 @@ CHANNELS = len(Channel)
 COMMAND_WORDS = 3
 
 Command = data.StructLayout({
-    "opcode": 8, "channel": 8, "size": 8, "more": 1, "with_q": 1, "with_t": 1, "zero": 5, "mask": 32,
-    "address": 32, "step": 32,
-    "inner": 16, "outer": 16, "stride": 32})
+    "opcode": 8, "channel": 8, "size": 8, "more": 1, "with_q": 1, "with_t": 1, "zero": 5,
+    "mask": 32, "address": 32, "step": 32, "inner": 16, "outer": 16, "stride": 32})
 """Three words.
 
 ``size``: 2^size bytes an element. ``more``: the mover's last item is not the unit's last one: wait

@@ -2,15 +2,18 @@
 
 from amaranth.lib import data, enum
 
-__all__ = ["BUS_REPLY", "CRC_BYTES", "FRAME_BYTES", "HEADER_BYTES", "HELLO_WORDS", "MAX_WORDS",
-           "REPLY", "REPLY_HEADER", "REQUEST_HEADER", "VERSION", "WINDOW", "BusRequest", "Request",
-           "Status"]
+__all__ = ["BUS_REPLY", "CRC_BYTES", "FRAME_BYTES", "HEADER_BYTES", "HELLO_WORDS",
+           "LEAST_CYCLES", "MAX_WORDS", "REPLY", "REPLY_HEADER", "REQUEST_HEADER", "VERSION",
+           "WINDOW", "BusRequest", "Request", "Status"]
 
 VERSION = 1
 """Of the protocol: device and driver must agree."""
 
 WINDOW = 4
 """Requests that may be on their way at once, and replies that a device keeps."""
+
+LEAST_CYCLES = 4
+"""Clock cycles that a bit on the line lasts at least: a receiver finds its middle to one."""
 
 MAX_WORDS = 64
 """64-bit words that a frame carries."""

@@ -49,7 +49,7 @@ def test_hash_tells_any_two_configurations_apart():
 
 def test_hash_is_pinned():
     # A change here means that every output folder in the world reads as of another configuration.
-    assert preset("tiny").hash.startswith("5457f17d9a2c03b2")
+    assert preset("tiny").hash.startswith("0a8e748cfc381bbb")
 
 
 def test_file_takes_its_name_and_the_rest_from_the_preset(tmp_path):
@@ -86,7 +86,7 @@ def test_all_problems_come_at_once_with_line_value_and_spelling(tmp_path):
     found = {(p.where, p.code): p.message for p in problems(path)}
     assert found == {
         (f"{path}:3", "X104"): "unknown key `nam` (did you mean `name`?); known here: schema, "
-        "name, clock_mhz, target, extends, vpcu, zce, softmax, elementwise",
+        "name, clock_mhz, target, extends, vpcu, zce, softmax, elementwise, device",
         (f"{path}:5", "X104"): "unknown key `vpcu.lanez` (did you mean `lanes`?); known here: "
         "lanes, formats, accumulator_width, max_k, b_depth, drains, scale_block",
         (f"{path}:6", "X106"): "`vpcu.lanes` is an integer from 1 to 64; got 65; the nearest is 64",
@@ -136,7 +136,7 @@ def test_without_extends_every_missing_key_is_named(tmp_path):
     assert {p.key for p in found if p.code == "X109"} == {
         "clock_mhz", "vpcu.formats", "vpcu.accumulator_width", "vpcu.max_k",
         "vpcu.b_depth", "vpcu.drains", "vpcu.scale_block", "target", "zce", "softmax",
-        "elementwise"}
+        "elementwise", "device"}
 
 
 def test_an_unknown_preset_hides_no_other_problem(tmp_path):
@@ -260,6 +260,9 @@ def test_wide_formats_keep_the_largest_product_whole(name, least):
     ({"vpcu.b_depth": 4096}, "vpcu.b_depth may not exceed vpcu.max_k = 2048; got 4096"),
     ({"softmax.lanes": 16, "softmax.max_length": 16}, None),
     ({"vpcu.accumulator_width": 47}, ">= 37 + log2(vpcu.max_k) = 48; got 47"),
+    ({"clock_mhz": 12.0, "device.baud": 3_000_000}, None),
+    ({"clock_mhz": 12.0, "device.baud": 4_000_000}, "got 4000000 at 12 MHz, and 3000000 is"),
+    ({"device.baud": 8_000_000}, "to within 2 %; got 8000000 at 100 MHz, and 8333333 is possible"),
 ])
 def test_rules_over_several_keys(changes, words):
     if words is None:
