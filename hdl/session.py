@@ -9,7 +9,7 @@ from .frame_receiver import FRAME_LENGTH
 from .machine_layouts import REGISTER_BASE, REGISTERS
 from .protocol import HEADER_BYTES, MAX_WORDS, REQUEST_HEADER, VERSION, WINDOW, Request, Status
 
-__all__ = ["SESSION_LATENCY", "VERDICT", "Session"]
+__all__ = ["SESSION_LATENCY", "VERDICT", "Session", "check_memory_words"]
 
 SESSION_LATENCY = 3
 """Cycles from a request to its verdict."""
@@ -18,6 +18,14 @@ VERDICT = data.StructLayout({"status": Status, "begins": 1, "executes": 1, "repe
 """``begins``: it is a HELLO that begins a session. ``executes``: it is the expected one, executed
 or not, and its reply is to be kept. ``repeats``: its kept reply is to be sent; ``status`` means
 nothing. Otherwise the reply is not kept."""
+
+
+def check_memory_words(memory_words):
+    """Raise unless there can be so many words before the registers."""
+    if not isinstance(memory_words, int) or isinstance(memory_words, bool):
+        raise TypeError(f"memory_words is an int; got {memory_words!r}")
+    if not 1 <= memory_words <= REGISTER_BASE:
+        raise ValueError(f"memory_words is 1 to {REGISTER_BASE}; got {memory_words}")
 
 
 class Session(wiring.Component):
@@ -51,10 +59,7 @@ class Session(wiring.Component):
     """
 
     def __init__(self, *, memory_words):
-        if not isinstance(memory_words, int) or isinstance(memory_words, bool):
-            raise TypeError(f"memory_words is an int; got {memory_words!r}")
-        if not 1 <= memory_words <= REGISTER_BASE:
-            raise ValueError(f"memory_words is 1 to {REGISTER_BASE}; got {memory_words}")
+        check_memory_words(memory_words)
         self.memory_words = memory_words
         super().__init__({
             "header": In(REQUEST_HEADER), "length": In(FRAME_LENGTH), "verdict": Out(VERDICT),
