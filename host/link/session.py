@@ -1,0 +1,497 @@
+"""A session with a device: the driver's side of docs/protocol.md (rules H1 to H5)."""
+
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from ...gen.errors import DeviceError, UsageError
+from ...hdl.machine_layouts import IDENTITY, REGISTER_BASE, Register
+from ...hdl.protocol import MAX_WORDS, VERSION, WINDOW, Status
+from .frames import (
+    HELLO,
+    READ,
+    WRITE,
+    FrameReader,
+    Reply,
+    Words,
+    decode_reply,
+    encode_request,
+    hello,
+    number,
+)
+from .timing import Timing
+from .wire import Wire
+
+__all__ = ["Session", "Statistics"]
+
+_OK, _SESSION, _SEQUENCE = number(Status.OK), number(Status.SESSION), number(Status.SEQUENCE)
+_REASONS = {number(Status.LENGTH): "its length", number(Status.ADDRESS): "there are no such words",
+            number(Status.REQUEST): "it does not know it"}
+_AGAIN = "open the device again"
+
+
+@dataclass
+class Statistics:
+    """What a session has counted since it was made.
+
+    Parameters
+    ----------
+    sent : int
+        Frames sent, those sent again included.
+    replies : int
+        Replies that counted.
+    repeated : int
+        Frames sent again.
+    dropped : int
+        Frames received that were damaged, late, doubled or somebody else's.
+    lost : int
+        Times that the link was lost.
+    """
+
+    sent: int = 0
+    replies: int = 0
+    repeated: int = 0
+    dropped: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A request without its reply yet; ``sent`` and ``refused`` count since the last time-out."""
+
+    request: int
+    sequence: int
+    address: int
+    count: int
+    frame: bytes
+    into: Words | None
+    sent: int = 1
+    refused: int = 0
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class _Peer:
+    """Who is at the other end: the session's number, the device's generation, its limits."""
+
+    session: int
+    generation: int
+    window: int
+    most_words: int
+
+
+@dataclass
+class _Window:
+    """Requests on their way, oldest first, and when their replies are due."""
+
+    flights: deque[_Flight] = field(default_factory=deque)
+    next_sequence: int = 0
+    attempts: int = 0
+    due: float = 0.0
+
+    def room(self, window: int) -> bool:
+        """Whether one more may be sent: at most so many numbers from the oldest open one on.
+
+        Not fewer open ones than so many: the device keeps its last replies, and that to the oldest
+        must be among them.
+        """
+        flights = self.flights
+        return not flights or (self.next_sequence - flights[0].sequence) % 2**16 < window
+
+    def find(self, sequence: int) -> _Flight | None:
+        for flight in self.flights:
+            if flight.sequence == sequence and not flight.done:
+                return flight
+        return None
+
+    @property
+    def open(self) -> list[_Flight]:
+        return [flight for flight in self.flights if not flight.done]
+
+
+class Session:
+    """Reads and writes a device's words over a wire (`exactum.host.bus.Bus`).
+
+    Each request is executed once however often it is sent; what a call returns is what the device
+    has read, else it raises. Calls block, but no longer than ``timing.call`` says. Several threads
+    may call: one call is served after the other. A call that is interrupted (Ctrl-C) leaves the
+    session usable; the next call first finishes what was on its way.
+
+    After X404, X405 or X406 each call raises the same error until `reopen`.
+
+    Parameters
+    ----------
+    connect : callable
+        Opens the wire; called again by `reopen` where the wire has failed.
+    timing : Timing
+        Baud rate and time-outs.
+    configuration_hash : str, optional
+        SHA-256 that the device's configuration must have, as 64 hexadecimal digits; not looked at
+        unless given.
+    clock : callable
+        Seconds, monotonic; the wire's waiting must go by the same clock.
+    random : callable
+        A random integer of so many bits: session and sequence numbers.
+
+    Attributes
+    ----------
+    timing : Timing
+        As given.
+
+    Raises
+    ------
+    DeviceError
+        X404 no answer, X407 another protocol, X408 another configuration, X410 noise; and what
+        ``connect`` raises.
+    """
+
+    def __init__(self, connect: Callable[[], Wire], *, timing: Timing,
+                 configuration_hash: str | None = None,
+                 clock: Callable[[], float] = time.monotonic,
+                 random: Callable[[int], int] = secrets.randbits) -> None:
+        self.timing = timing
+        self._connect = connect
+        self._hash = configuration_hash
+        self._clock = clock
+        self._random = random
+        self._lock = threading.RLock()
+        self._counts = Statistics()
+        self._wire: Wire | None = None
+        self._generation = 0
+        self._peer: _Peer | None = None
+        self._error: DeviceError | None = None
+        self._reader = FrameReader()
+        self._window = _Window()
+        self._refusal: DeviceError | None = None
+        self.reopen()
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was counted so far: a copy."""
+        return replace(self._counts)
+
+    @property
+    def generation(self) -> int:
+        """How many times this object has opened the device: grows whenever its memory is lost."""
+        return self._generation
+
+    def reopen(self) -> None:
+        """Open the device, anew if it is open: whatever runs is stopped (H5).
+
+        Takes the device from whoever has it. Returns or raises within ``timing.opening`` and, with
+        a hash to be compared, ``timing.call([(READ, 5)])``; `connect` comes on top.
+        """
+        with self._lock:
+            self._peer = None
+            self._error = None
+            self._generation += 1
+            try:
+                if self._wire is None:
+                    self._wire = self._connect()
+                self._peer = self._greet()
+                if self._hash is not None:
+                    self._check_configuration(self._hash)
+            except BaseException as error:
+                if self._error is None:
+                    self._error = error if isinstance(error, DeviceError) else DeviceError(
+                        "X404", "opening was interrupted", _AGAIN)
+                self._drop_wire()
+                raise
+
+    def read(self, address: int, count: int) -> Words:
+        """``count`` words from a word address on: a new array, uint64 [count].
+
+        Raises
+        ------
+        UsageError
+            X207: not addresses of 32 bits.
+        DeviceError
+            X403 closed, X404 link lost, X405 device reset, X406 taken by another program, X411
+            no such words.
+        """
+        _check_range(address, count)
+        words = np.empty(count, np.uint64)
+        self._transfer(READ, address, words)
+        return words
+
+    def write(self, address: int, words: Words) -> None:
+        """Write uint64 [count] from a word address on; raises as `read` does.
+
+        Where it raises, any part may have been written.
+        """
+        words = np.asarray(words, np.uint64)
+        if words.ndim != 1:
+            raise UsageError("X201", f"words are a vector; got shape {list(words.shape)}")
+        _check_range(address, len(words))
+        self._transfer(WRITE, address, words)
+
+    def close(self) -> None:
+        """Release the wire; every later call raises DeviceError X403."""
+        with self._lock:
+            self._error = DeviceError("X403", "the link was closed", _AGAIN)
+            self._drop_wire()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def _greet(self) -> _Peer:
+        """HELLO until it is answered: the zero byte first, then a new session."""
+        session = self._random(32) or 1
+        sequence = self._random(16)
+        self._reader, self._window = FrameReader(), _Window(next_sequence=(sequence + 1) % 2**16)
+        frame = hello(sequence=sequence, session=session)
+        noise = understood = 0
+        for attempt in range(self.timing.hello_tries):
+            self._send(b"\0" + frame, 1, attempt)
+            due = self._clock() + self.timing.replies_of([(HELLO, 0)])
+            while (left := due - self._clock()) > 0:
+                received = self._receive(left)
+                noise += len(received)
+                for reply in self._replies(received):
+                    understood += 1
+                    if (reply.request, reply.sequence) == (HELLO, sequence):
+                        found = _peer(reply, session)
+                        if found is not None:
+                            self._counts.replies += 1
+                            return found
+                    self._counts.dropped += 1
+        self._counts.lost += 1
+        if noise and not understood:
+            raise DeviceError("X410", f"{self._name} sends {noise} bytes, but no frame of the "
+                              "protocol", f"check that the device runs at {self.timing.baud} baud")
+        raise DeviceError("X404", f"{self._name} does not answer",
+                          "check cable, power and bitstream")
+
+    def _check_configuration(self, wanted: str) -> None:
+        """IDENTITY and HASH."""
+        words = np.empty(1 + 4, np.uint64)
+        self._transfer(READ, REGISTER_BASE + number(Register.IDENTITY), words[:1])
+        self._transfer(READ, REGISTER_BASE + number(Register.HASH), words[1:])
+        if words[0] != IDENTITY:
+            raise DeviceError("X408", f"what answers at {self._name} is not Exactum's machine",
+                              "load the bitstream")
+        found = words[1:].astype("<u8").tobytes().hex()
+        if found != wanted:
+            raise DeviceError("X408", f"the device's configuration is {found[:16]}, "
+                              f"not {wanted[:16]}", "open it with its own configuration, or load "
+                              "the bitstream of this one")
+
+    def _transfer(self, request: int, address: int, words: Words) -> None:
+        """All of a read or write, a window at a time."""
+        with self._lock:
+            if self._error is not None:
+                raise DeviceError(*self._error.args)
+            if self._peer is None:
+                raise RuntimeError("no session")
+            peer, window = self._peer, self._window
+            pieces = [(offset, min(peer.most_words, len(words) - offset))
+                      for offset in range(0, len(words), peer.most_words)]
+            limit = self._clock() + self.timing.call((request, count) for _, count in pieces)
+            window.attempts = 0
+            if window.flights:          # an interrupted call's
+                self._send_again()
+            while window.flights:
+                self._await(limit)
+            waiting = deque(pieces)
+            self._refusal = None
+            while True:
+                burst = bytearray()
+                while waiting and window.room(peer.window) and self._refusal is None:
+                    offset, count = waiting.popleft()
+                    burst += self._launch(request, address + offset, words[offset:offset + count])
+                if burst:
+                    self._send(bytes(burst), burst.count(0))
+                    self._restart_timer()
+                if not window.flights:
+                    break
+                self._await(limit)
+            if self._refusal is not None:
+                raise self._refusal
+
+    def _launch(self, request: int, address: int, words: Words) -> bytes:
+        """The next request, among those on their way from now on."""
+        if self._peer is None:
+            raise RuntimeError("no session")
+        window = self._window
+        frame = encode_request(request, sequence=window.next_sequence, session=self._peer.session,
+                               address=address, count=len(words),
+                               words=words if request == WRITE else None)
+        window.flights.append(_Flight(request, window.next_sequence, address, len(words),
+                                      frame, words if request == READ else None))
+        window.next_sequence = (window.next_sequence + 1) % 2**16
+        return frame
+
+    def _await(self, limit: float) -> None:
+        """Take what arrives; send again what is overdue."""
+        window = self._window
+        now = self._clock()
+        received = self._receive(max(0.0, min(window.due, limit) - now))
+        for reply in self._replies(received):
+            if self._take(reply):
+                self._counts.replies += 1
+                window.attempts = 0
+                self._restart_timer()
+            else:
+                self._counts.dropped += 1
+        while window.flights and window.flights[0].done:
+            window.flights.popleft()
+        now = self._clock()
+        if window.flights and now >= limit:
+            raise self._ended("X404", f"{self._name} did not finish in time",
+                              "check the cable, then open the device again")
+        if window.flights and now >= window.due:
+            for flight in window.flights:
+                flight.sent, flight.refused = 0, 0
+            self._send_again()
+
+    def _take(self, reply: Reply) -> bool:
+        """Whether a reply counts (H2); what it tells is done."""
+        window, peer = self._window, self._peer
+        flight = window.find(reply.sequence)
+        if peer is None or flight is None or reply.request != flight.request:
+            return False
+        if reply.status == _SESSION:
+            # A reply to another host's request names this session, if it is the device's.
+            if reply.session == peer.session:
+                return False
+            if reply.session == 0:
+                raise self._ended("X405", "the device was reset: its memory is lost", _AGAIN)
+            raise self._ended("X406", "another program has opened the device",
+                              "end it, then open the device again")
+        if reply.session != peer.session:
+            return False
+        if reply.generation != peer.generation:
+            raise self._ended("X405", "the device was reset: its memory is lost", _AGAIN)
+        if reply.status == _SEQUENCE:
+            return self._take_refusal(flight, reply)
+        wanted = flight.count if flight.request == READ and reply.status == _OK else 0
+        if len(reply.words) != wanted:
+            return False
+        if reply.status != _OK:
+            self._refuse(flight, reply.status)
+        elif flight.into is not None:
+            flight.into[:] = reply.words
+        flight.done = True
+        return True
+
+    def _take_refusal(self, flight: _Flight, reply: Reply) -> bool:
+        """SEQUENCE: an older request was lost. Never counts as a reply.
+
+        Each time that a request was sent may be refused. Only when the last of them was, sending
+        again is called for: else every refusal of a window would send the whole window again.
+        """
+        flight.refused += 1
+        if flight.refused >= flight.sent and self._window.find(reply.expected) is not None:
+            self._send_again()
+        return False
+
+    def _refuse(self, flight: _Flight, status: int) -> None:
+        if self._refusal is None:
+            reason = _REASONS.get(status, f"status {status}")
+            self._refusal = DeviceError(
+                "X411", f"the device refuses a request for {flight.count} words from "
+                f"{flight.address} on: {reason}", "use addresses of its memory and registers")
+
+    def _send_again(self) -> None:
+        """All on their way, oldest first; the link is lost after too many times (H3)."""
+        window = self._window
+        window.attempts += 1
+        if window.attempts >= self.timing.attempts:
+            raise self._ended("X404", f"{self._name} did not answer {window.attempts} times",
+                              "check cable and power, then open the device again")
+        again = window.open
+        for flight in again:
+            flight.sent += 1
+        self._send(b"\0" + b"".join(flight.frame for flight in again), len(again), len(again))
+        self._restart_timer()
+
+    def _restart_timer(self) -> None:
+        self._window.due = self._clock() + self.timing.replies_of(
+            (flight.request, flight.count) for flight in self._window.open)
+
+    def _replies(self, received: bytes) -> Iterator[Reply]:
+        """The replies among the frames; what is damaged is counted."""
+        before = self._reader.dropped
+        frames = self._reader.feed(received)
+        self._counts.dropped += self._reader.dropped - before
+        for frame in frames:
+            reply = decode_reply(frame)
+            if reply is None:
+                self._counts.dropped += 1
+            else:
+                yield reply
+
+    def _ended(self, code: str, message: str, hint: str) -> DeviceError:
+        """The error with which the session ends."""
+        self._counts.lost += code == "X404"
+        self._error = DeviceError(code, message, hint)
+        return self._error
+
+    @property
+    def _name(self) -> str:
+        return "the device" if self._wire is None else self._wire.name
+
+    def _send(self, content: bytes, frames: int, again: int = 0) -> None:
+        wire = self._open_wire()
+        self._counts.sent += frames
+        self._counts.repeated += min(again, frames)
+        try:
+            wire.send(content, self.timing.sending(len(content)))
+        except DeviceError as error:
+            self._wire_failed(error)
+            raise
+
+    def _receive(self, timeout: float) -> bytes:
+        try:
+            return self._open_wire().receive(timeout)
+        except DeviceError as error:
+            self._wire_failed(error)
+            raise
+
+    def _open_wire(self) -> Wire:
+        if self._wire is None:
+            raise RuntimeError("the wire is closed")
+        return self._wire
+
+    def _wire_failed(self, error: DeviceError) -> None:
+        self._counts.lost += 1
+        self._error = error
+        self._drop_wire()
+
+    def _drop_wire(self) -> None:
+        if self._wire is not None:
+            with suppress(OSError):
+                self._wire.close()
+            self._wire = None
+
+
+def _peer(reply: Reply, session: int) -> _Peer | None:
+    """Who has answered HELLO; None if that was another host's. X407 for another protocol."""
+    if reply.status == _OK and reply.session != session:
+        return None
+    if reply.status != _OK or len(reply.words) != 2:
+        raise DeviceError("X407", f"the device does not speak version {VERSION} of the protocol",
+                          "load a bitstream of this release")
+    version, window, most = (int(reply.words[0]) >> shift & 0xFFFF for shift in (0, 16, 32))
+    if version != VERSION or not window or not most:
+        raise DeviceError("X407", f"the device speaks version {version} of the protocol, "
+                          f"not {VERSION}", "load a bitstream of this release")
+    return _Peer(session, reply.generation, min(window, WINDOW), min(most, MAX_WORDS))
+
+
+def _check_range(address: int, count: int) -> None:
+    if not (0 <= address <= 2**32 and 0 <= count <= 2**32 - address):
+        raise UsageError("X207", f"words have addresses of 32 bits; got {count} words from "
+                         f"{address} on")
