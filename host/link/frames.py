@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,7 @@ def _with_cobs(length: int) -> int:
 _SHORTEST, _LONGEST = HEADER_BYTES + CRC_BYTES, _with_cobs(FRAME_BYTES)
 
 
+@cache
 def line_bytes(request: int, count: int) -> tuple[int, int]:
     """Bytes at most that a request for ``count`` words, and its reply, take on the line."""
     bare = _with_cobs(_SHORTEST) + 1

@@ -272,7 +272,8 @@ class Session:
             raise DeviceError("X410", f"{self._name} sends {noise} bytes, but no frame of the "
                               "protocol", f"check that the device runs at {self.timing.baud} baud")
         raise DeviceError("X404", f"{self._name} does not answer",
-                          "check cable, power and bitstream")
+                          f"check cable, power and bitstream, and that it runs at "
+                          f"{self.timing.baud} baud")
 
     def _check_configuration(self, wanted: str) -> None:
         """IDENTITY and HASH."""
