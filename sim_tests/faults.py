@@ -9,11 +9,12 @@
 """
 
 import random
+import struct
 from collections.abc import Callable, Mapping
 
 from exactum.hdl.machine_layouts import IDENTITY, Register
 from exactum.hdl.protocol import Request
-from sim_tests.link_reference import ReferenceDevice, request_frame
+from sim_tests.link_reference import ReferenceDevice, request_frame, unframed
 from sim_tests.virtual_line import Deliveries, Direction, Line
 
 __all__ = ["FAULTS", "HASH", "SINGLE", "Injector", "configure"]
@@ -213,14 +214,18 @@ def _killed(injector: Injector, _: Direction, frame: bytes) -> Deliveries:
 def _two_hosts(injector: Injector, direction: Direction, frame: bytes) -> Deliveries:
     """Another host opens the device, in the midst of a frame maybe, and goes on with requests.
 
-    All hosts see all replies.
+    All hosts see all replies, and its numbers are those of the first one's requests.
     """
     line, rng = injector.line, injector.rng
     injector.back = line.now + 0.3      # then its last frame has passed
-    session, sequence = rng.randint(1, 2**32 - 1), rng.getrandbits(16)
+    struck = unframed(frame.strip(b"\0"))
+    session = rng.randint(1, 2**32 - 1)
+    at = 12 if direction is Direction.TO_DEVICE else 14
+    first, count = struct.unpack_from(f"<2xH{at - 4}xH", struck or bytes(16))
+    sequence = (first - 1) % 2**16
     hello = request_frame(Request.HELLO.value, sequence=sequence, session=session)
     reads = [request_frame(Request.READ.value, sequence=(sequence + 1 + n) % 2**16,
-                           session=session, address=n, count=1 + n) for n in range(4)]
+                           session=session, address=n, count=count or 1) for n in range(4)]
     for number, read in enumerate(reads):
         line.schedule(rng.uniform(0, 0.01) + 0.01 * number,
                       lambda read=read: line.transmit(Direction.TO_DEVICE, read, honest=True))

@@ -16,7 +16,7 @@ from sim_tests.link_reference import ReferenceDevice
 __all__ = ["Deliveries", "Direction", "Hang", "HostWire", "Killed", "Line"]
 
 FRAME = re.compile(rb"\0*[^\0]+\0?|\0+")        # with the zeros before it, and the one that ends it
-WAITS = 20_000
+WAITS = 5_000
 
 Deliveries = Iterable[tuple[float, bytes]]
 """What becomes of a frame: (seconds later than it should be, bytes)."""
