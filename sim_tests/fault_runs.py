@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from exactum.gen.errors import DeviceError
+from exactum.hdl.protocol import MAX_WORDS, Request
 from exactum.host.link import Session, Timing
 from exactum.host.link.frames import READ, WRITE, Words
-from exactum.hdl.protocol import MAX_WORDS, Request
 from sim_tests.faults import FAULTS, HASH, Injector, configure
 from sim_tests.link_reference import Executed, ReferenceDevice
 from sim_tests.virtual_line import Direction, Hang, HostWire, Killed, Line

@@ -127,7 +127,7 @@ class HostWire:
         self.gone = False
         self.killed = False
         self._line, self._slow = line, slow
-        self._waits = 0
+        self.waited = 0
 
     def send(self, content: bytes, timeout: float) -> None:
         self._check()
@@ -135,8 +135,8 @@ class HostWire:
 
     def receive(self, timeout: float) -> bytes:
         self._check()
-        self._waits += 1
-        if self._waits > WAITS:
+        self.waited += 1
+        if self.waited > WAITS:
             raise Hang
         line, portion = self._line, 1 << 16
         if self._slow is not None:

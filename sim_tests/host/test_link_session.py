@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from exactum.gen.errors import DeviceError, UsageError
+from exactum.hdl.protocol import MAX_WORDS, WINDOW, Request
 from exactum.host.bus import Bus, check_generation
 from exactum.host.link import Session, Timing
-from exactum.hdl.protocol import MAX_WORDS, WINDOW, Request
 from sim_tests.faults import HASH, configure
 from sim_tests.link_reference import ReferenceDevice, frame_of
 from sim_tests.virtual_line import Direction, Line
@@ -98,7 +98,7 @@ def test_sequence_numbers_begin_anew_after_65535(bench):
 @pytest.mark.parametrize(("address", "count"), [(4095, 2), (5000, 1), (2**31 + 31, 2), (0, 4097)])
 def test_words_that_do_not_exist_are_refused_and_the_session_goes_on(bench, address, count):
     session = bench.open()
-    with pytest.raises(DeviceError, match="X411: the device refuses .* there are no such words"):
+    with pytest.raises(DeviceError, match=r"X411: the device refuses .* there are no such words"):
         session.read(address, count)
     with pytest.raises(DeviceError, match="X411"):
         session.write(address, numbers(count))

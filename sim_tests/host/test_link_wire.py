@@ -198,7 +198,6 @@ def test_sockets_and_what_happens_at_their_ends():
     there.close()
     with pytest.raises(DeviceError, match="X404: a socket is gone"):
         wire.receive(1)
-        wire.receive(1)
     with pytest.raises(DeviceError, match="X404: a socket is gone"):
         wire.send(b"x", 1)
     for _ in range(2):
