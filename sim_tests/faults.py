@@ -214,10 +214,19 @@ def _killed(injector: Injector, _: Direction, frame: bytes) -> Deliveries:
 def _two_hosts(injector: Injector, direction: Direction, frame: bytes) -> Deliveries:
     """Another host opens the device, in the midst of a frame maybe, and goes on with requests.
 
-    All hosts see all replies, and its numbers are those of the first one's requests.
+    All hosts see all replies, or one takes bytes from the other; and its numbers are those of the
+    first one's requests.
     """
     line, rng = injector.line, injector.rng
-    injector.back = line.now + 0.3      # then its last frame has passed
+    thief = rng.random() < 0.5
+
+    def meanwhile(direction: Direction, frame: bytes) -> Deliveries:
+        if not thief or direction is Direction.TO_DEVICE:
+            return [(0, frame)]
+        cuts = sorted(rng.randint(0, len(frame)) for _ in range(2))
+        return [(0, rng.choice((frame[cuts[0]:cuts[1]], frame[:cuts[0]] + frame[cuts[1]:])))]
+
+    injector.last(0.3, meanwhile)       # then its last frame has passed
     struck = unframed(frame.strip(b"\0"))
     session = rng.randint(1, 2**32 - 1)
     at = 12 if direction is Direction.TO_DEVICE else 14

@@ -4,9 +4,8 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -15,19 +14,19 @@ import numpy as np
 from ...gen.errors import DeviceError, UsageError
 from ...hdl.machine_layouts import IDENTITY, REGISTER_BASE, Register
 from ...hdl.protocol import MAX_WORDS, VERSION, WINDOW, Status
+from .channel import Channel, Statistics
 from .frames import (
     HELLO,
     READ,
     WRITE,
-    FrameReader,
     Reply,
     Words,
-    decode_reply,
     encode_request,
     hello,
     number,
 )
 from .timing import Timing
+from .window import Flight, Window
 from .wire import Wire
 
 __all__ = ["Session", "Statistics"]
@@ -36,46 +35,6 @@ _OK, _SESSION, _SEQUENCE = number(Status.OK), number(Status.SESSION), number(Sta
 _REASONS = {number(Status.LENGTH): "its length", number(Status.ADDRESS): "there are no such words",
             number(Status.REQUEST): "it does not know it"}
 _AGAIN = "open the device again"
-
-
-@dataclass
-class Statistics:
-    """What a session has counted since it was made.
-
-    Parameters
-    ----------
-    sent : int
-        Frames sent, those sent again included.
-    replies : int
-        Replies that counted.
-    repeated : int
-        Frames sent again.
-    dropped : int
-        Frames received that were damaged, late, doubled or somebody else's.
-    lost : int
-        Times that the link was lost.
-    """
-
-    sent: int = 0
-    replies: int = 0
-    repeated: int = 0
-    dropped: int = 0
-    lost: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A request without its reply yet; ``sent`` and ``refused`` count since the last time-out."""
-
-    request: int
-    sequence: int
-    address: int
-    count: int
-    frame: bytes
-    into: Words | None
-    sent: int = 1
-    refused: int = 0
-    done: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,42 +47,14 @@ class _Peer:
     most_words: int
 
 
-@dataclass
-class _Window:
-    """Requests on their way, oldest first, and when their replies are due."""
-
-    flights: deque[_Flight] = field(default_factory=deque)
-    next_sequence: int = 0
-    attempts: int = 0
-    due: float = 0.0
-
-    def room(self, window: int) -> bool:
-        """Whether one more may be sent: at most so many numbers from the oldest open one on.
-
-        Not fewer open ones than so many: the device keeps its last replies, and that to the oldest
-        must be among them.
-        """
-        flights = self.flights
-        return not flights or (self.next_sequence - flights[0].sequence) % 2**16 < window
-
-    def find(self, sequence: int) -> _Flight | None:
-        for flight in self.flights:
-            if flight.sequence == sequence and not flight.done:
-                return flight
-        return None
-
-    @property
-    def open(self) -> list[_Flight]:
-        return [flight for flight in self.flights if not flight.done]
-
-
 class Session:
     """Reads and writes a device's words over a wire (`exactum.host.bus.Bus`).
 
     Each request is executed once however often it is sent; what a call returns is what the device
     has read, else it raises. Calls block, but no longer than ``timing.call`` says. Several threads
-    may call: one call is served after the other. A call that is interrupted (Ctrl-C) leaves the
-    session usable; the next call first finishes what was on its way.
+    may call: one call is served after the other, and its time counts from its turn. A call that is
+    interrupted (Ctrl-C) leaves the session usable; the next call first finishes what was on its
+    way.
 
     After X404, X405 or X406 each call raises the same error until `reopen`.
 
@@ -158,25 +89,22 @@ class Session:
                  clock: Callable[[], float] = time.monotonic,
                  random: Callable[[int], int] = secrets.randbits) -> None:
         self.timing = timing
-        self._connect = connect
         self._hash = configuration_hash
         self._clock = clock
         self._random = random
         self._lock = threading.RLock()
-        self._counts = Statistics()
-        self._wire: Wire | None = None
+        self._channel = Channel(connect, timing)
         self._generation = 0
         self._peer: _Peer | None = None
         self._error: DeviceError | None = None
-        self._reader = FrameReader()
-        self._window = _Window()
+        self._window = Window()
         self._refusal: DeviceError | None = None
         self.reopen()
 
     @property
     def statistics(self) -> Statistics:
         """What was counted so far: a copy."""
-        return replace(self._counts)
+        return replace(self._channel.counts)
 
     @property
     def generation(self) -> int:
@@ -194,8 +122,7 @@ class Session:
             self._error = None
             self._generation += 1
             try:
-                if self._wire is None:
-                    self._wire = self._connect()
+                self._channel.open()
                 self._peer = self._greet()
                 if self._hash is not None:
                     self._check_configuration(self._hash)
@@ -203,7 +130,7 @@ class Session:
                 if self._error is None:
                     self._error = error if isinstance(error, DeviceError) else DeviceError(
                         "X404", "opening was interrupted", _AGAIN)
-                self._drop_wire()
+                self._channel.close()
                 raise
 
     def read(self, address: int, count: int) -> Words:
@@ -227,9 +154,12 @@ class Session:
 
         Where it raises, any part may have been written.
         """
-        words = np.asarray(words, np.uint64)
-        if words.ndim != 1:
-            raise UsageError("X201", f"words are a vector; got shape {list(words.shape)}")
+        given = np.asarray(words)
+        if given.size and given.dtype.kind not in "ui":
+            raise UsageError("X202", f"words are integers of 64 bits; got {given.dtype}")
+        if given.ndim != 1:
+            raise UsageError("X201", f"words are a vector; got shape {list(given.shape)}")
+        words = given.astype(np.uint64, copy=False)
         _check_range(address, len(words))
         self._transfer(WRITE, address, words)
 
@@ -237,7 +167,7 @@ class Session:
         """Release the wire; every later call raises DeviceError X403."""
         with self._lock:
             self._error = DeviceError("X403", "the link was closed", _AGAIN)
-            self._drop_wire()
+            self._channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -250,28 +180,27 @@ class Session:
         """HELLO until it is answered: the zero byte first, then a new session."""
         session = self._random(32) or 1
         sequence = self._random(16)
-        self._reader, self._window = FrameReader(), _Window(next_sequence=(sequence + 1) % 2**16)
+        self._window = Window(next_sequence=(sequence + 1) % 2**16)
         frame = hello(sequence=sequence, session=session)
-        noise = understood = 0
+        channel, counts, understood = self._channel, self._channel.counts, 0
         for attempt in range(self.timing.hello_tries):
-            self._send(b"\0" + frame, 1, attempt)
+            channel.send(b"\0" + frame, frames=1, again=attempt > 0)
             due = self._clock() + self.timing.replies_of([(HELLO, 0)])
             while (left := due - self._clock()) > 0:
-                received = self._receive(left)
-                noise += len(received)
-                for reply in self._replies(received):
+                for reply in channel.receive(left):
                     understood += 1
                     if (reply.request, reply.sequence) == (HELLO, sequence):
                         found = _peer(reply, session)
                         if found is not None:
-                            self._counts.replies += 1
+                            counts.replies += 1
                             return found
-                    self._counts.dropped += 1
-        self._counts.lost += 1
-        if noise and not understood:
-            raise DeviceError("X410", f"{self._name} sends {noise} bytes, but no frame of the "
-                              "protocol", f"check that the device runs at {self.timing.baud} baud")
-        raise DeviceError("X404", f"{self._name} does not answer",
+                    counts.dropped += 1
+        counts.lost += 1
+        if channel.noise and not understood:
+            raise DeviceError("X410", f"{channel.name} sends {channel.noise} bytes, but no frame "
+                              "of the protocol",
+                              f"check that the device runs at {self.timing.baud} baud")
+        raise DeviceError("X404", f"{channel.name} does not answer",
                           f"check cable, power and bitstream, and that it runs at "
                           f"{self.timing.baud} baud")
 
@@ -281,8 +210,8 @@ class Session:
         self._transfer(READ, REGISTER_BASE + number(Register.IDENTITY), words[:1])
         self._transfer(READ, REGISTER_BASE + number(Register.HASH), words[1:])
         if words[0] != IDENTITY:
-            raise DeviceError("X408", f"what answers at {self._name} is not Exactum's machine",
-                              "load the bitstream")
+            raise DeviceError("X408", f"what answers at {self._channel.name} is not Exactum's "
+                              "machine", "load the bitstream")
         found = words[1:].astype("<u8").tobytes().hex()
         if found != wanted:
             raise DeviceError("X408", f"the device's configuration is {found[:16]}, "
@@ -290,47 +219,54 @@ class Session:
                               "the bitstream of this one")
 
     def _transfer(self, request: int, address: int, words: Words) -> None:
-        """All of a read or write, a window at a time."""
+        """All of a read or write."""
         with self._lock:
             if self._error is not None:
                 raise DeviceError(*self._error.args)
             if self._peer is None:
                 raise RuntimeError("no session")
-            peer, window = self._peer, self._window
-            pieces = [(offset, min(peer.most_words, len(words) - offset))
-                      for offset in range(0, len(words), peer.most_words)]
-            limit = self._clock() + self.timing.call((request, count) for _, count in pieces)
-            window.attempts = 0
-            if window.flights:          # an interrupted call's
-                self._send_again()
-            while window.flights:
-                self._await(limit)
-            waiting = deque(pieces)
-            self._refusal = None
-            while True:
-                burst = bytearray()
-                while waiting and window.room(peer.window) and self._refusal is None:
-                    offset, count = waiting.popleft()
-                    burst += self._launch(request, address + offset, words[offset:offset + count])
-                if burst:
-                    self._send(bytes(burst), burst.count(0))
-                    self._restart_timer()
-                if not window.flights:
-                    break
-                self._await(limit)
-            if self._refusal is not None:
-                raise self._refusal
+            try:
+                self._stream(self._peer, request, address, words)
+            except DeviceError as error:
+                if not self._channel.connected:
+                    self._error = error
+                raise
 
-    def _launch(self, request: int, address: int, words: Words) -> bytes:
-        """The next request, among those on their way from now on."""
-        if self._peer is None:
-            raise RuntimeError("no session")
+    def _stream(self, peer: _Peer, request: int, address: int, words: Words) -> None:
+        """A window at a time."""
         window = self._window
-        frame = encode_request(request, sequence=window.next_sequence, session=self._peer.session,
+        waiting = deque((offset, min(peer.most_words, len(words) - offset))
+                        for offset in range(0, len(words), peer.most_words))
+        limit = self._clock() + self.timing.call((request, count) for _, count in waiting)
+        window.attempts = 0
+        if window.flights:          # an interrupted call's
+            self._send_again()
+        while window.flights:
+            self._await(limit)
+        self._refusal = None
+        while True:
+            burst = bytearray()
+            while waiting and window.room(peer.window) and self._refusal is None:
+                offset, count = waiting.popleft()
+                burst += self._launch(peer, request, address + offset,
+                                      words[offset:offset + count])
+            if burst:
+                self._channel.send(bytes(burst), frames=burst.count(0))
+                self._restart_timer()
+            if not window.flights:
+                break
+            self._await(limit)
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _launch(self, peer: _Peer, request: int, address: int, words: Words) -> bytes:
+        """The next request, among those on their way from now on."""
+        window = self._window
+        frame = encode_request(request, sequence=window.next_sequence, session=peer.session,
                                address=address, count=len(words),
                                words=words if request == WRITE else None)
-        window.flights.append(_Flight(request, window.next_sequence, address, len(words),
-                                      frame, words if request == READ else None))
+        window.flights.append(Flight(request, window.next_sequence, address, len(words),
+                                     frame, words if request == READ else None))
         window.next_sequence = (window.next_sequence + 1) % 2**16
         return frame
 
@@ -338,19 +274,19 @@ class Session:
         """Take what arrives; send again what is overdue."""
         window = self._window
         now = self._clock()
-        received = self._receive(max(0.0, min(window.due, limit) - now))
-        for reply in self._replies(received):
+        counts = self._channel.counts
+        for reply in self._channel.receive(max(0.0, min(window.due, limit) - now)):
             if self._take(reply):
-                self._counts.replies += 1
+                counts.replies += 1
                 window.attempts = 0
                 self._restart_timer()
             else:
-                self._counts.dropped += 1
+                counts.dropped += 1
         while window.flights and window.flights[0].done:
             window.flights.popleft()
         now = self._clock()
         if window.flights and now >= limit:
-            raise self._ended("X404", f"{self._name} did not finish in time",
+            raise self._ended("X404", f"{self._channel.name} did not finish in time",
                               "check the cable, then open the device again")
         if window.flights and now >= window.due:
             for flight in window.flights:
@@ -387,7 +323,7 @@ class Session:
         flight.done = True
         return True
 
-    def _take_refusal(self, flight: _Flight, reply: Reply) -> bool:
+    def _take_refusal(self, flight: Flight, reply: Reply) -> bool:
         """SEQUENCE: an older request was lost. Never counts as a reply.
 
         Each time that a request was sent may be refused. Only when the last of them was, sending
@@ -398,7 +334,7 @@ class Session:
             self._send_again()
         return False
 
-    def _refuse(self, flight: _Flight, status: int) -> None:
+    def _refuse(self, flight: Flight, status: int) -> None:
         if self._refusal is None:
             reason = _REASONS.get(status, f"status {status}")
             self._refusal = DeviceError(
@@ -410,72 +346,24 @@ class Session:
         window = self._window
         window.attempts += 1
         if window.attempts >= self.timing.attempts:
-            raise self._ended("X404", f"{self._name} did not answer {window.attempts} times",
-                              "check cable and power, then open the device again")
+            raise self._ended("X404", f"{self._channel.name} did not answer {window.attempts} "
+                              "times", "check cable and power, then open the device again")
         again = window.open
         for flight in again:
             flight.sent += 1
-        self._send(b"\0" + b"".join(flight.frame for flight in again), len(again), len(again))
+        self._channel.send(b"\0" + b"".join(flight.frame for flight in again), frames=len(again),
+                           again=len(again))
         self._restart_timer()
 
     def _restart_timer(self) -> None:
         self._window.due = self._clock() + self.timing.replies_of(
             (flight.request, flight.count) for flight in self._window.open)
 
-    def _replies(self, received: bytes) -> Iterator[Reply]:
-        """The replies among the frames; what is damaged is counted."""
-        before = self._reader.dropped
-        frames = self._reader.feed(received)
-        self._counts.dropped += self._reader.dropped - before
-        for frame in frames:
-            reply = decode_reply(frame)
-            if reply is None:
-                self._counts.dropped += 1
-            else:
-                yield reply
-
     def _ended(self, code: str, message: str, hint: str) -> DeviceError:
         """The error with which the session ends."""
-        self._counts.lost += code == "X404"
+        self._channel.counts.lost += code == "X404"
         self._error = DeviceError(code, message, hint)
         return self._error
-
-    @property
-    def _name(self) -> str:
-        return "the device" if self._wire is None else self._wire.name
-
-    def _send(self, content: bytes, frames: int, again: int = 0) -> None:
-        wire = self._open_wire()
-        self._counts.sent += frames
-        self._counts.repeated += min(again, frames)
-        try:
-            wire.send(content, self.timing.sending(len(content)))
-        except DeviceError as error:
-            self._wire_failed(error)
-            raise
-
-    def _receive(self, timeout: float) -> bytes:
-        try:
-            return self._open_wire().receive(timeout)
-        except DeviceError as error:
-            self._wire_failed(error)
-            raise
-
-    def _open_wire(self) -> Wire:
-        if self._wire is None:
-            raise RuntimeError("the wire is closed")
-        return self._wire
-
-    def _wire_failed(self, error: DeviceError) -> None:
-        self._counts.lost += 1
-        self._error = error
-        self._drop_wire()
-
-    def _drop_wire(self) -> None:
-        if self._wire is not None:
-            with suppress(OSError):
-                self._wire.close()
-            self._wire = None
 
 
 def _peer(reply: Reply, session: int) -> _Peer | None:

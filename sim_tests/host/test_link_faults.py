@@ -9,7 +9,7 @@ import zlib
 import pytest
 from cobs import cobs
 
-from exactum.host.link import Session, session
+from exactum.host.link import Session, channel, window
 from exactum.host.link.frames import encode_request
 from sim_tests.fault_runs import cells, run_cell
 from sim_tests.faults import SINGLE
@@ -34,14 +34,14 @@ def _without_crc(monkeypatch):
             return None
         return honest(cobs.encode(content + struct.pack("<I", zlib.crc32(content))))
 
-    honest = session.decode_reply
-    monkeypatch.setattr(session, "decode_reply", careless)
+    honest = channel.decode_reply
+    monkeypatch.setattr(channel, "decode_reply", careless)
 
 
 def _any_sequence(monkeypatch):
     def find(self, sequence):
         return next(iter(self.open), None)
-    monkeypatch.setattr(session._Window, "find", find)
+    monkeypatch.setattr(window.Window, "find", find)
 
 
 def _any_session(monkeypatch):
@@ -70,9 +70,9 @@ def _new_numbers(monkeypatch):
 
 
 def _window_of_open_ones(monkeypatch):
-    def room(self, window):
-        return len(self.open) < window
-    monkeypatch.setattr(session._Window, "room", room)
+    def room(self, most):
+        return len(self.open) < most
+    monkeypatch.setattr(window.Window, "room", room)
 
 
 def _endless(monkeypatch):
@@ -118,8 +118,8 @@ def test_double_executions_are_seen():
             number, window = self._peer.session, self._window
             first = window.open[0].sequence
             for other in (number ^ 1 or 2, number):
-                self._send(b"\0" + encode_request(1, sequence=first - 1 & 0xFFFF, session=other,
-                                                  address=1), 1)
+                greeting = encode_request(1, sequence=first - 1 & 0xFFFF, session=other, address=1)
+                self._channel.send(b"\0" + greeting, frames=1)
             self._peer = type(self._peer)(number, self._peer.generation + 2, 4, 64)
             super()._send_again()
 

@@ -6,7 +6,7 @@ import zlib
 import pytest
 from cobs import cobs
 
-from exactum.host.link import session
+from exactum.host.link import channel, session
 from sim_tests import link_reference
 from sim_tests.link_fuzz import fuzz_device, fuzz_driver
 
@@ -44,8 +44,8 @@ def test_a_device_that_ignores_the_crc_is_found_out(monkeypatch):
 
 
 def test_a_driver_that_ignores_the_crc_is_found_out(monkeypatch):
-    honest = session.decode_reply
-    monkeypatch.setattr(session, "decode_reply", lambda frame: honest(_recoded(frame)))
+    honest = channel.decode_reply
+    monkeypatch.setattr(channel, "decode_reply", lambda frame: honest(_recoded(frame)))
     assert fuzz_driver(5000, 1)["wrong"] > 0
 
 

@@ -116,6 +116,9 @@ def test_addresses_have_32_bits(bench, address, count):
             session.write(address, numbers(count))
     with pytest.raises(UsageError, match="X201"):
         session.write(0, numbers(4).reshape(2, 2))
+    for words in ([0.5], np.ones(2), [True], ["x"], [-1, 2**63]):
+        with pytest.raises(UsageError, match="X202"):
+            session.write(0, words)
 
 
 def test_the_configuration_is_compared_if_it_is_given(bench):
