@@ -114,8 +114,8 @@ class Session:
     def reopen(self) -> None:
         """Open the device, anew if it is open: whatever runs is stopped (H5).
 
-        Takes the device from whoever has it. Returns or raises within ``timing.opening`` and, with
-        a hash to be compared, ``timing.call([(READ, 5)])``; `connect` comes on top.
+        Takes the device from whoever has it. Returns or raises within ``timing.opening`` and, where
+        a hash is compared, twice ``timing.call([(READ, 4)])``; `connect` comes on top.
         """
         with self._lock:
             self._peer = None
