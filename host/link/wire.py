@@ -4,7 +4,9 @@ import errno
 import os
 import select
 import socket
+import termios
 import time
+from contextlib import suppress
 from typing import Protocol
 
 import serial
@@ -114,6 +116,9 @@ class SerialWire(DescriptorWire):
     def close(self) -> None:
         if self._descriptor >= 0:
             self._descriptor = -1
+            # Closing would wait for what a board that is gone will never take.
+            with suppress(OSError, termios.error):
+                self._port.reset_output_buffer()
             self._port.close()
 
 

@@ -333,3 +333,21 @@ def test_frames_of_no_meaning_are_counted(bench):
         host.inbox += b"\1\2\3\0" + frame_of(bytes(16)) + b"\1" * 5000 + b"\0"
     session.read(0, 1)
     assert session.statistics.dropped == 3
+
+
+@pytest.mark.parametrize("baud", [9600, 115_200, 12_000_000])
+def test_a_host_that_was_killed_is_outlasted_at_any_baud_rate(bench, baud):
+    """Its four replies of 64 words are sent first: two seconds of them at 9600 baud."""
+    bench.line.baud = baud
+    timing = Timing(baud=baud)
+    wire = Interrupting(bench.line.connect())
+    old = Session(lambda: wire, **bench.options | {"timing": timing})
+    bench.device.memory |= dict.fromkeys(range(256), 2**64 - 1)
+    wire.after = 0
+    with pytest.raises(KeyboardInterrupt):
+        old.read(0, 256)
+    old.close()
+    begin = bench.line.now
+    new = bench.open(timing=timing)
+    assert bench.line.now - begin <= timing.opening
+    assert new.read(0, 2).tolist() == [2**64 - 1] * 2
