@@ -166,6 +166,17 @@ def _silent(injector: Injector, direction: Direction, frame: bytes) -> Deliverie
     return []
 
 
+def _late(injector: Injector, direction: Direction, frame: bytes) -> Deliveries:
+    """From now on each reply is later than the driver allows for, or nearly so."""
+    seconds = injector.rng.uniform(0.05, 0.45)
+
+    def meanwhile(direction: Direction, frame: bytes) -> Deliveries:
+        return [(seconds if direction is Direction.TO_HOST else 0, frame)]
+
+    injector.last(float("inf"), meanwhile)
+    return meanwhile(direction, frame)
+
+
 def _reset(injector: Injector, direction: Direction, frame: bytes) -> Deliveries:
     """The device is as after power-up; what it was sending or taking is cut short."""
     configure(injector.line.device)
@@ -278,6 +289,7 @@ FAULTS: dict[str, tuple[Strike, Direction | None]] = {
     "stale reply": (_stale, Direction.TO_HOST),
     "stale request": (_stale, Direction.TO_DEVICE),
     "noisy line": (_noisy, None),
+    "late replies": (_late, None),
     "silent for a while": (_silent, None),
     "silent for ever": (_silent, None),
     "reset": (_reset, None),
