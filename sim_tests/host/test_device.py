@@ -12,7 +12,7 @@ import torch
 from exactum import host
 from exactum.gen.config import preset
 from exactum.gen.errors import ConfigurationError, DeviceError, ExactumError, UsageError
-from exactum.host import device as module
+from exactum.host import counting as module
 from exactum.host import mx_quantize, open_device, quantize
 from exactum.host.cycles import dots_cycles, gemm_cycles
 from exactum.host.device import COUNTERS, Device
