@@ -62,12 +62,15 @@ class Plan:
     def gather(self, items: list[int]) -> tuple[Tensor, Tensor]:
         """The bit patterns [M, N] (int64) and the lost flags [M, N] (bool) from ``o``'s items."""
         m, n = map(len, self.places)
-        tiles = -(-n // self.columns)
-        found = torch.tensor(items, dtype=torch.int64).reshape(tiles, m, self.columns)
-        sent = found.permute(1, 0, 2).reshape(m, tiles * self.columns)[:, :n]
+        found = torch.tensor(items, dtype=torch.int64).reshape(
+            -(-n // self.columns), m, self.columns)
+        return self.split(self.place(found.permute(1, 0, 2).reshape(m, -1)[:, :n]))
+
+    def place(self, sent: Tensor) -> Tensor:
+        """[M, N] of what the engine gave for the rows and columns that were sent (int64)."""
         matrix = torch.zeros(self.shape[::-1] if self.turned else self.shape, dtype=torch.int64)
         matrix[self.places[0][:, None], self.places[1]] = sent
-        return self.split(matrix.mT.contiguous() if self.turned else matrix)
+        return matrix.mT.contiguous() if self.turned else matrix
 
     @staticmethod
     def split(items: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,29 @@
+"""What reaches a device's words: a link to a board, or compiled RTL."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Bus"]
+
+
+class Bus(Protocol):
+    """Reads and writes words of 64 bits (docs/machine.md: addresses).
+
+    Calls block until they are done, and return what they promise or raise. Several threads may
+    call; one call is served after the other.
+    """
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever the device may have lost what was written: when it is opened anew."""
+
+    def read(self, address: int, count: int) -> NDArray[np.uint64]:
+        """``count`` words from a word address on: a new array, uint64 [count]."""
+
+    def write(self, address: int, words: NDArray[np.uint64]) -> None:
+        """Write uint64 [count] from a word address on. Only read, not kept."""
+
+    def close(self) -> None:
+        """Release the device; every later call raises DeviceError X403."""
