@@ -79,4 +79,6 @@ def _fields(shape: Any, name: str = "", offset: int = 0) -> Iterator[dict[str, A
 def _plain(value: Any) -> Any:
     if isinstance(value, Format):
         return value.name
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -11,7 +11,7 @@ from .errors import UsageError, nearest
 if TYPE_CHECKING:
     from .config import Configuration
 
-__all__ = ["UNITS", "Unit", "build", "select"]
+__all__ = ["SYSTEMS", "UNITS", "Unit", "build", "select"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,12 @@ def _elementwise(config: "Configuration") -> dict[str, Any]:
     return {**config.elementwise.model_dump(), "target": config.target}
 
 
+def _machine(config: "Configuration") -> dict[str, Any]:
+    return {"engine": _vpcu(config), "softmax": _softmax(config),
+            "elementwise": _elementwise(config), "codec": _codec(config),
+            "memory_words": config.device.memory_words, "hash": config.hash}
+
+
 UNITS = MappingProxyType({unit.name: unit for unit in (
     Unit("engine", "Engine", "matrix products: the VPCU behind its zero skipper", _vpcu),
     Unit("vpcu", "Vpcu", "exact row products on lanes of four multipliers", _vpcu),
@@ -74,6 +80,13 @@ UNITS = MappingProxyType({unit.name: unit for unit in (
     Unit("elementwise", "Elementwise", "difference, product, difference on rows, in fp32",
          _elementwise),
 )})
+
+"""The units that compute, each with a bench."""
+
+SYSTEMS = MappingProxyType({unit.name: unit for unit in (
+    Unit("machine", "Machine", "all units, a scratch memory and a sequencer", _machine),
+)})
+"""What is made of the units."""
 
 
 def select(names: Iterable[str] | None) -> tuple[Unit, ...]:

@@ -16,7 +16,7 @@ from ..gen.config import Configuration
 from ..gen.errors import DeviceError, SimulationError, UsageError, nearest
 from ..gen.native import DESCRIPTION
 from ..gen.native_index import find_unit
-from ..gen.units import UNITS
+from ..gen.units import SYSTEMS, UNITS
 
 __all__ = ["NativeRun", "NativeUnit", "pack"]
 
@@ -105,7 +105,7 @@ class NativeUnit:
     def of(cls, unit: str, config: Configuration, folder: str | Path | None = None,
            backend: str | None = None) -> "NativeUnit":
         """The unit called ``unit`` of a configuration, compiled if it was not yet (`find_unit`)."""
-        return cls(find_unit(UNITS[unit], config, folder, backend))
+        return cls(find_unit({**UNITS, **SYSTEMS}[unit], config, folder, backend))
 
     def _bind(self) -> None:
         handle, number = ctypes.c_void_p, ctypes.c_uint64
