@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
 
 import torch
@@ -299,7 +299,9 @@ def open_device(name: str = "emulator",
     Parameters
     ----------
     name : str
-        ``"emulator"``.
+        ``"emulator"``; ``"rtl"``, the generated Verilog of the whole machine, compiled natively and
+        run cycle by cycle (the first time it is compiled, for minutes); ``"rtl:CONFIG"``, the same,
+        of a preset or a TOML file.
     config : Configuration, str or Path, optional
         The design: a configuration, a preset's name, or the path of a TOML file; the preset
         ``default`` unless given.
@@ -307,20 +309,42 @@ def open_device(name: str = "emulator",
     Raises
     ------
     UsageError
-        The name is unknown.
+        The name is unknown, or names a configuration beside ``config``.
     ConfigurationError
         The configuration has problems; all of them are named.
+    ToolMissing
+        Nothing compiles Verilog here.
     DeviceError
         The device exists, but not in this release.
     """
     if config is not None and not isinstance(config, Configuration | str | Path):
         raise UsageError("X202", "config is a Configuration, a preset's name or a path; "
                                  f"got {type(config).__name__}")
-    if name == "emulator":
-        return EmulatorDevice(load("default" if config is None else config))
-    kind = str(name).partition(":")[0]
-    if kind in ("rtl", "serial"):
-        raise DeviceError("X401", f"{name!r} runs compiled RTL or a board, which this release does "
-                                  "not drive", "open_device('emulator') gives the same bits")
-    raise UsageError("X211", f"the device is called emulator; got {name!r}"
-                             f"{nearest(str(name), ['emulator'])}")
+    kind, has_place, place = str(name).partition(":")
+    if kind not in _OPENERS or (has_place and (kind == "emulator" or not place)):
+        raise UsageError("X211", f"the device is called {', '.join(_OPENERS)}, rtl:CONFIG or "
+                         f"serial:PATH; got {name!r}{nearest(str(name), _OPENERS)}")
+    return _OPENERS[kind](place, config)
+
+
+def _open_emulator(place: str, config: Configuration | str | Path | None) -> Device:
+    return EmulatorDevice(load("default" if config is None else config))
+
+
+def _open_rtl(place: str, config: Configuration | str | Path | None) -> Device:
+    from .machine_device import MachineDevice
+    from .native_bus import NativeBus
+    if place and config is not None:
+        raise UsageError("X211", f"'rtl:{place}' names a configuration; so config is not given")
+    design = load(place or ("default" if config is None else config))
+    return MachineDevice(design, NativeBus(design))
+
+
+def _open_serial(place: str, config: Configuration | str | Path | None) -> Device:
+    # MachineDevice(design, the bus of host/link for that port)
+    raise DeviceError("X401", f"'serial:{place}' is a board, which this release does not drive",
+                      "open_device('rtl') runs the same gateware; open_device('emulator') gives "
+                      "the same bits")
+
+
+_OPENERS = MappingProxyType({"emulator": _open_emulator, "rtl": _open_rtl, "serial": _open_serial})

@@ -290,7 +290,9 @@ class ModelBus:
                                               t.popleft() if with_t else none, ())
                 beats += elementwise_cases.pack_beats(
                     elementwise_cases.Operation([given], formats), lanes)
-        assert not (rows or q or t)
+        assert not rows
+        assert not q
+        assert not t
         done, found = self.send("elementwise", {
             "i_operation": queues[Channel.ELEMENTWISE_OPERATION],
             "i_row": queues[Channel.ELEMENTWISE_ROW], "i": beats}, len(beats))

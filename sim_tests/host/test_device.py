@@ -348,7 +348,10 @@ def test_bad_input_gets_one_sentence(call, code, says):
 @pytest.mark.parametrize(("arguments", "kind", "says"), [
     (("emulater",), UsageError, "did you mean `emulator`?"),
     ((None,), UsageError, "got None"),
-    (("rtl",), DeviceError, "'rtl' runs compiled RTL or a board"),
+    (("emulator:tiny",), UsageError, "the device is called emulator, rtl, serial"),
+    (("rtl:",), UsageError, "got 'rtl:'"),
+    (("rtl:tiny", "tiny"), UsageError, "'rtl:tiny' names a configuration"),
+    (("rtl:smal",), ConfigurationError, "did you mean `small`?"),
     (("serial:/dev/ttyUSB0",), DeviceError, "'serial:/dev/ttyUSB0'"),
     (("emulator", "smal"), ConfigurationError, "did you mean `small`?"),
     (("emulator", "no/such/file.toml"), ConfigurationError, "X101"),
