@@ -70,10 +70,11 @@ class Sequencer(wiring.Component):
             self.fails.eq(found != Fault.NONE),
         ]
         with m.FSM(name="step"):
-            with m.State("IDLE"), m.If(self.start):
-                m.d.sync += [address.eq(self.list), self.state.eq(State.RUNNING),
-                             self.fault.eq(Fault.NONE)]
-                m.next = "FETCH"
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.d.sync += [address.eq(self.list), self.state.eq(State.RUNNING),
+                                 self.fault.eq(Fault.NONE)]
+                    m.next = "FETCH"
             with m.State("FETCH"):
                 m.d.comb += self.read.wants.eq(is_legal)
                 with m.If(~is_legal):
