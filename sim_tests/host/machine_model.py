@@ -1,17 +1,17 @@
-"""The machine by docs/machine.md, in Python around the compiled units: a bus to test drivers with.
+"""The machine by docs/machine.md, in Python: a bus to test drivers with.
 
-A mover that feeds a unit takes all its words at once. A unit works when every one of its streams
-has come to its end, so that its cycles are those of an unstalled one.
+The engine is the compiled one; softmax and elementwise unit are the golden model. A mover that
+feeds a unit takes all its words at once. A unit works when every one of its streams has come to its
+end, so that its cycles are those of an unstalled one.
 """
 
 from collections import deque
-from functools import cache
 
 import numpy as np
 
 from exactum.benches import elementwise_cases, softmax_cases
-from exactum.hdl.elementwise import ElementwiseOperation
-from exactum.hdl.formats import FP32, lookup
+from exactum.hdl.elementwise import ElementwiseOperation, ElementwiseRow
+from exactum.hdl.formats import FORMATS, FP32
 from exactum.hdl.layouts import UNSCALED, Operation, Result, mask_word
 from exactum.hdl.machine_layouts import (
     COMMAND_WORDS,
@@ -27,14 +27,15 @@ from exactum.hdl.machine_layouts import (
     StatusWord,
 )
 from exactum.hdl.softmax_layouts import Part, SoftmaxOperation
-from exactum.host.native import NativeUnit, pack
-from sim_tests.repository import ROOT
+from exactum.host.elementwise import elementwise_cycles
+from exactum.host.softmax import softmax_cycles
 
 __all__ = ["ModelBus"]
 
 ITEM_CHANNELS = (Channel.ENGINE_OPERATION, Channel.ENGINE_B, Channel.ENGINE_ROW,
                  Channel.ENGINE_MASK, Channel.ENGINE_VALUES, Channel.SOFTMAX_OPERATION,
                  Channel.ELEMENTWISE_OPERATION, Channel.ELEMENTWISE_ROW)
+NAMES = {fmt.code: name for name, fmt in FORMATS.items()}
 RESULTS = {Channel.ENGINE_RESULT: "engine", Channel.SOFTMAX_RESULT: "softmax",
            Channel.ELEMENTWISE_RESULT: "elementwise"}
 
@@ -43,17 +44,11 @@ class Failed(Exception):
     """The list fails, for a reason."""
 
 
-@cache
-def compiled(unit, config):
-    """A unit, kept between tests of one process."""
-    return NativeUnit.of(unit, config, ROOT / "build" / "native")
-
-
 class ModelBus:
-    """A machine of a configuration."""
+    """A machine of a configuration, around a compiled engine (`NativeUnit`) of its `vpcu`."""
 
-    def __init__(self, config):
-        self.config = config
+    def __init__(self, config, engine):
+        self.config, self.engine = config, engine
         self.generation = 1
         self.closed = False
         self.bytes = np.zeros(8 * config.device.memory_words, np.uint8)
@@ -231,14 +226,6 @@ class ModelBus:
             if done == len(places):
                 del self.work[channel]
 
-    def send(self, unit, inputs, wanted):
-        native = compiled(unit, self.config)
-        native.reset()
-        packed = {name: pack(items, native._widths[name]) for name, items in inputs.items()}
-        done = native.run(packed, {"o": wanted})
-        assert not any(native.pending.values()), native.pending
-        return done, [int.from_bytes(item.tobytes(), "little") for item in done.outputs["o"]]
-
     def run_engine(self):
         queues, wanted = self.queues, 0
         for bits in queues[Channel.ENGINE_OPERATION]:
@@ -246,59 +233,56 @@ class ModelBus:
             wide = FP32.code in (operation.format_a, operation.format_b)
             columns = self.config.vpcu.lanes * (1 if wide else 4)
             wanted += operation.drain * operation.rows * columns
-        done, found = self.send("engine", {
-            "i_operation": queues[Channel.ENGINE_OPERATION], "i_b": queues[Channel.ENGINE_B],
-            "i_row": queues[Channel.ENGINE_ROW], "i_mask": queues[Channel.ENGINE_MASK],
-            "i_values": queues[Channel.ENGINE_VALUES]}, wanted)
+        self.engine.reset()
+        done = self.engine.run(
+            {name: queues[Channel["ENGINE" + name[1:].upper()]] for name in self.engine.inputs},
+            {"o": wanted})
+        assert not any(self.engine.pending.values()), self.engine.pending
+        found = done.outputs["o"].tolist()
         self.lost += sum(item >> Result["lost"].offset & 1 for item in found)
         self.out["engine"].extend(item & 0xFFFFFFFF for item in found)
         return done.span("i_operation", "o")
 
     def run_softmax(self):
-        lanes, wanted = self.config.softmax.lanes, 0
-        rows = deque(self.queues[Channel.SOFTMAX_ROW])
-        beats = []
+        rows, cycles, count = deque(self.queues[Channel.SOFTMAX_ROW]), 0, 0
         for bits in self.queues[Channel.SOFTMAX_OPERATION]:
             operation = SoftmaxOperation.from_bits(bits)
-            for _ in range(operation.rows):
-                made = softmax_cases.pack_row(rows.popleft(), lanes)
-                beats += made
-                if operation.part in (Part.WHOLE, Part.PROBABILITIES):
-                    wanted += len(made)
+            given = [rows.popleft() for _ in range(operation.rows)]
+            if operation.part not in (Part.WHOLE, Part.PROBABILITIES):
+                continue
+            if operation.part == Part.PROBABILITIES:
+                given = [[bits for row in given for bits in row]]
+            for row in given:
+                self.out["softmax"].extend(softmax_cases.expected(
+                    row, NAMES[operation.format], NAMES[operation.result],
+                    self.config.softmax.model_dump()))
+            count += len(given)
+            cycles = softmax_cycles(self.config, count, len(given[0]))
         assert not rows
-        done, found = self.send("softmax", {
-            "i_operation": self.queues[Channel.SOFTMAX_OPERATION], "i": beats}, wanted)
-        self.out["softmax"].extend(
-            bits for row in softmax_cases.unpack_rows(found, lanes) for bits in row)
-        return done.span("i", "o")
+        return cycles
 
     def run_elementwise(self):
-        lanes, queues = self.config.elementwise.lanes, self.queues
+        queues = self.queues
         q, t = deque(queues[Channel.ELEMENTWISE_Q]), deque(queues[Channel.ELEMENTWISE_T])
-        rows = deque(queues[Channel.ELEMENTWISE_X])
-        beats = []
+        rows, numbers = deque(queues[Channel.ELEMENTWISE_X]), deque(queues[Channel.ELEMENTWISE_ROW])
+        cycles, count = 0, len(rows)
         for bits in queues[Channel.ELEMENTWISE_OPERATION]:
             operation = ElementwiseOperation.from_bits(bits)
-            formats = tuple(next(name for name in ("e4m3", "e5m2", "fp16", "bf16", "fp32")
-                                 if lookup(name).code == code)
-                            for code in (operation.x, operation.q, operation.t))
+            formats = [NAMES[code] for code in (operation.x, operation.q, operation.t)]
+            mode = operation.q_is_scalar, operation.t_is_scalar, operation.negate
             for _ in range(operation.rows):
                 row, with_q, with_t = rows.popleft()
-                assert (with_q, with_t) == (not operation.q_is_scalar, not operation.t_is_scalar)
-                none = [0] * len(row)
-                given = elementwise_cases.Row(row, q.popleft() if with_q else none,
-                                              t.popleft() if with_t else none, ())
-                beats += elementwise_cases.pack_beats(
-                    elementwise_cases.Operation([given], formats), lanes)
-        assert not rows
-        assert not q
-        assert not t
-        done, found = self.send("elementwise", {
-            "i_operation": queues[Channel.ELEMENTWISE_OPERATION],
-            "i_row": queues[Channel.ELEMENTWISE_ROW], "i": beats}, len(beats))
-        self.out["elementwise"].extend(
-            bits for row in elementwise_cases.unpack_rows(found, lanes) for bits in row)
-        return done.span("i", "o")
+                assert (with_q, with_t) == (not mode[0], not mode[1])
+                own = numbers.popleft()
+                given = elementwise_cases.Row(
+                    row, q.popleft() if with_q else [], t.popleft() if with_t else [],
+                    tuple(own >> ElementwiseRow[name].offset & 0xFFFFFFFF for name in "sqt"))
+                (found,) = elementwise_cases.expected(
+                    elementwise_cases.Operation([given], formats, mode))
+                self.out["elementwise"].extend(found)
+                cycles = elementwise_cycles(self.config, count, len(row))
+        assert not any((rows, numbers, q, t))
+        return cycles
 
 
 def signed(value):
