@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError, nearest
+from .rules import bit_cycles
 
 if TYPE_CHECKING:
     from .config import Configuration
@@ -70,6 +71,11 @@ def _machine(config: "Configuration") -> dict[str, Any]:
             "memory_words": config.device.memory_words, "hash": config.hash}
 
 
+def _device(config: "Configuration") -> dict[str, Any]:
+    return {"bit_cycles": bit_cycles(config.clock_mhz, config.device.baud),
+            "machine": _machine(config)}
+
+
 UNITS = MappingProxyType({unit.name: unit for unit in (
     Unit("engine", "Engine", "matrix products: the VPCU behind its zero skipper", _vpcu),
     Unit("vpcu", "Vpcu", "exact row products on lanes of four multipliers", _vpcu),
@@ -85,6 +91,8 @@ UNITS = MappingProxyType({unit.name: unit for unit in (
 
 SYSTEMS = MappingProxyType({unit.name: unit for unit in (
     Unit("machine", "Machine", "all units, a scratch memory and a sequencer", _machine),
+    Unit("device", "Device", "the machine behind a serial port: the top level", _device),
+    Unit("serial_line", "SerialLine", "a device at the end of a wire, for simulation", _device),
 )})
 """What is made of the units."""
 

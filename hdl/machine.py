@@ -18,6 +18,7 @@ from .compressor import Compressor
 from .decompressor import Decompressor
 from .elementwise import Elementwise, elementwise_beat
 from .engine import Engine
+from .formats import lookup
 from .machine_layouts import CHANNELS, UNIT_NAMES, Channel, StatusWord
 from .movers import ElementFeeder, ElementTaker, WordFeeder, WordTaker
 from .protocol import BUS_REPLY, BusRequest
@@ -138,8 +139,10 @@ class Machine(wiring.Component):
             elif channel in ELEMENT_TAKERS:
                 movers[channel] = ElementTaker(width=width)
             else:
-                movers[channel] = RowFeeder(width=width, b_depth=self.engine["b_depth"],
-                                            scale_block=self.engine["scale_block"])
+                movers[channel] = RowFeeder(
+                    width=width, b_depth=self.engine["b_depth"],
+                    scale_block=self.engine["scale_block"],
+                    widest=max(lookup(x).width for x in self.engine["formats"]))
         return movers
 
     def _engine(self, m, shell, movers):

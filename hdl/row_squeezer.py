@@ -96,6 +96,8 @@ class RowFeeder(wiring.Component):
         Bits of a word's address.
     scale_block, b_depth : int
         As in ``Geometry``. A row has at most ``b_depth`` elements.
+    widest : int
+        Bits of the longest element.
 
     Members
     -------
@@ -111,11 +113,12 @@ class RowFeeder(wiring.Component):
     Notes
     -----
     Values that wait for their word to be full are there only when their row is at its end. So the
-    queue of masks has room for two rows, and values are ahead while a whole row is in it.
+    queue of masks has room for two rows, and values are ahead while a whole row is in it. And that
+    of values has room for those of two masks: the engine moves only if there are two.
     """
 
-    def __init__(self, *, width, scale_block, b_depth):
-        self.width, self.scale_block = width, scale_block
+    def __init__(self, *, width, scale_block, b_depth, widest):
+        self.width, self.scale_block, self.widest = width, scale_block, widest
         self.depth = max(QUEUE_DEPTH, 2 * b_depth // WORD_WIDTH)
         super().__init__({
             "command": In(Command), "start": In(1), "busy": Out(1), "fault": Out(1),
@@ -130,8 +133,10 @@ class RowFeeder(wiring.Component):
         m.submodules.feeder = feeder = ElementFeeder(width=self.width)
         m.submodules.squeezer = squeezer = RowSqueezer(scale_block=self.scale_block)
         mask_width = Shape.cast(self.o_mask.payload.shape()).width
-        m.submodules.masks = masks = fifo.SyncFIFO(width=mask_width + 1, depth=self.depth)
-        m.submodules.values = values = fifo.SyncFIFO(width=WORD_WIDTH, depth=QUEUE_DEPTH)
+        m.submodules.masks = masks = fifo.SyncFIFOBuffered(
+            width=mask_width + 1, depth=self.depth)
+        m.submodules.values = values = fifo.SyncFIFOBuffered(
+            width=WORD_WIDTH, depth=2 * self.widest + 8)  # a mask has `widest` words of values
         wiring.connect(m, feeder.o, squeezer.i)
         wiring.connect(m, wiring.flipped(self.read), feeder.read)
         whole_rows = Signal(range(self.depth + 1))

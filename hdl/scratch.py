@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import any_of, delayed, register, register_like
 
-__all__ = ["READ_LATENCY", "BYTES", "ReadPort", "Scratch", "write_request"]
+__all__ = ["BYTES", "READ_LATENCY", "ReadPort", "Scratch", "write_request"]
 
 BYTES = 8
 """Of a word."""

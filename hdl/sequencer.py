@@ -70,11 +70,10 @@ class Sequencer(wiring.Component):
             self.fails.eq(found != Fault.NONE),
         ]
         with m.FSM(name="step"):
-            with m.State("IDLE"):
-                with m.If(self.start):
-                    m.d.sync += [address.eq(self.list), self.state.eq(State.RUNNING),
-                                 self.fault.eq(Fault.NONE)]
-                    m.next = "FETCH"
+            with m.State("IDLE"), m.If(self.start):
+                m.d.sync += [address.eq(self.list), self.state.eq(State.RUNNING),
+                             self.fault.eq(Fault.NONE)]
+                m.next = "FETCH"
             with m.State("FETCH"):
                 m.d.comb += self.read.wants.eq(is_legal)
                 with m.If(~is_legal):
@@ -105,9 +104,8 @@ class Sequencer(wiring.Component):
                             m.next = "EXECUTE"
                         with m.Else():
                             m.d.comb += self.starts.eq(1 << command.channel[:5])
-                    with m.Case(Opcode.WAIT):
-                        with m.If((self.busy & command.mask).any()):
-                            m.next = "EXECUTE"
+                    with m.Case(Opcode.WAIT), m.If((self.busy & command.mask).any()):
+                        m.next = "EXECUTE"
                     with m.Case(Opcode.GO):
                         m.d.comb += self.go.eq(mask)
                     with m.Case(Opcode.HALT):

@@ -184,6 +184,38 @@ class NativeUnit:
         DeviceError
             X403 if the unit is closed.
         """
+        status, done = self._run(inputs, outputs, stalls, patience, limit)
+        if status != _FINISHED:
+            why = (f"nothing was transferred in {patience} cycles" if status == _STUCK
+                   else f"{limit} cycles are over")
+            raise self._given_up(why, {name: (len(done.outputs[name]), count)
+                                       for name, count in outputs.items()})
+        return done
+
+    def advance(self, inputs: Mapping[str, Iterable[int] | Words], room: Mapping[str, int],
+                cycles: int) -> NativeRun:
+        """Queue inputs and run for so many cycles, or until all of ``room`` is filled.
+
+        Parameters
+        ----------
+        inputs : mapping of str to array or ints
+            As of `run`.
+        room : mapping of str to int
+            Items to take from each output stream at most, 1 or more of one of them.
+        cycles : int
+            Cycles at most.
+
+        Returns
+        -------
+        NativeRun
+            With as many outputs as came.
+        """
+        return self._run(inputs, room, {}, cycles, cycles)[1]
+
+    def _run(self, inputs: Mapping[str, Iterable[int] | Words], outputs: Mapping[str, int],
+             stalls: Mapping[str, Iterable[bool]], patience: int, limit: int
+             ) -> tuple[int, NativeRun]:
+        """How a run ended, and what it did until then."""
         handle = self._open()
         self._check(inputs, self.inputs, "an input")
         self._check(outputs, self.outputs, "an output")
@@ -206,14 +238,12 @@ class NativeUnit:
         # A copy: what is left may be the caller's array, and that be changed before the next run.
         self._queues = {name: queue[accepted[name]:].copy()
                         for name, queue in self._queues.items()}
-        if status != _FINISHED:
-            why = (f"nothing was transferred in {patience} cycles" if status == _STUCK
-                   else f"{limit} cycles are over")
-            raise self._given_up(why, {name: (found[name].done, n) for name, n in outputs.items()})
         moved = {name: stream for name, stream in found.items() if stream.done}
-        return NativeRun(outputs=taken, cycles=self.cycle - start, accepted=accepted,
-                         first={name: stream.first for name, stream in moved.items()},
-                         last={name: stream.last for name, stream in moved.items()})
+        return status, NativeRun(
+            outputs={name: items[:found[name].done] for name, items in taken.items()},
+            cycles=self.cycle - start, accepted=accepted,
+            first={name: stream.first for name, stream in moved.items()},
+            last={name: stream.last for name, stream in moved.items()})
 
     def _given_up(self, why: str, taken: Mapping[str, tuple[int, int]]) -> SimulationError:
         """The error of a run that did not come to its end: how far each stream got."""
