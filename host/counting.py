@@ -40,15 +40,14 @@ def count_product(config: Configuration, product: CheckedProduct, *, lost: int,
     }
 
 
-def count_rows(config: Configuration, x: Tensor, out: Tensor, before: int = 0) -> Amounts:
+def count_rows(config: Configuration, x: Tensor, out: Tensor, operations: int = 1) -> Amounts:
     """Rows ``x`` that the softmax unit has made ``out`` of, as one call.
 
-    They follow right behind ``before`` others of the same operation. A row in blocks is sent three
-    times.
+    In one operation, or in several of equally many rows. A row in blocks is sent three times.
     """
     length = x.shape[-1]
-    rows = before + x.numel() // max(1, length)
-    cycles = softmax_cycles(config, rows, length) - softmax_cycles(config, before, length)
+    rows = x.numel() // max(1, length * operations)
+    cycles = operations * softmax_cycles(config, rows, length)
     sent = 3 if length > config.softmax.max_length else 1
     return {"calls": 1, "cycles": cycles, "cycles_dense": cycles,
             "bytes_in": sent * x.numel() * x.element_size(),

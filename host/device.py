@@ -273,14 +273,12 @@ class EmulatorDevice(Device):
 
     def _composed(self, run: Callable[[Verbs], _Result]) -> _Result:
         """An operation made of others: what they count is added up, as one call."""
-        part, rows = copy.copy(self), 0
+        part = copy.copy(self)
         part._counters = Counters()
 
         def softmax(x: Tensor, result: str) -> tuple[Tensor, Tensor]:
-            nonlocal rows
             p, log_sums = softmax_and_log_sums(x, result, config=self.config)
-            part._counters.add(count_rows(self.config, x, p, rows))
-            rows += log_sums.numel()
+            part._counters.add(count_rows(self.config, x, p, len(x)))
             return p, log_sums
 
         def scores(x: Tensor, factor: float, *masks: Tensor | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -10,7 +10,14 @@ from torch import Tensor
 
 from ..gen.config import Configuration
 from ..hdl.formats import Format, lookup
-from .attention import Setup, Verbs, attend, attend_backward
+from .attention import (
+    Operands,
+    Setup,
+    Verbs,
+    attend,
+    attend_backward,
+    zero_where_masked,
+)
 from .bus import Bus
 from .checked import CheckedProduct, checked_product
 from .counters import Counters
@@ -18,8 +25,9 @@ from .counting import Amounts, count_dots, count_elementwise, count_product, cou
 from .device import Device
 from .dots import check_dots, plan_dots
 from .gemm import default_overflow, product
-from .log_softmax import log_sums
-from .machine.runner import Runner
+from .log_softmax import log_sums, softmax_and_log_sums
+from .machine.attention import Masking, Residence, resident_words
+from .machine.runner import Done, Runner
 from .machine.works import elementwise_work, engine_work, product_bits, softmax_work
 from .mx import Scales
 from .numerics import (
@@ -33,12 +41,15 @@ from .numerics import (
     to_bits,
     torch_dtype,
 )
-from .plan import plan_gemm
+from .plan import Plan, plan_gemm
 from .softmax import check_length, rows_of, rows_of_both
+from .tiling import MOST_ROWS
 
 __all__ = ["MachineDevice"]
 
 _Result = TypeVar("_Result")
+
+_LEAST_ROOM = 64    # words for the streams of an attention that stays in the memory
 
 
 class MachineDevice(Device):
@@ -158,7 +169,11 @@ class MachineDevice(Device):
         part._counters = Counters()
 
         def softmax(x: Tensor, result: str) -> tuple[Tensor, Tensor]:
-            p = part.softmax(x, result)
+            groups = [self._softmax(one, result) for one in x]
+            p = torch.stack([one for one, _ in groups]) if groups else x.to(
+                torch_dtype(lookup(result)))
+            part._counters.add(count_rows(self.config, x, p, len(x)) | {
+                "cycles": sum(counts["cycles"] for _, counts in groups)})
             largest = x.amax(-1) if x.shape[-1] else x.new_zeros(x.shape[:-1])
             sums = largest + log_sums(x, config=self.config)
             return p, sums.masked_fill_(sums.isnan(), math.nan)
@@ -171,29 +186,109 @@ class MachineDevice(Device):
             part._counters.add(counts)
             return out if allowed is None else out.masked_fill_(~allowed, -math.inf)
 
-        found = run(Verbs(part.gemm, softmax, part.softmax_backward, scores))
+        found = run(Verbs(part.gemm, softmax, part.softmax_backward, scores, part._resident))
         self._counters.add({**part.counters, "calls": 1})
         return found
 
+    def _resident(self, of: Operands, part: slice, setup: Setup) -> tuple[Tensor, Tensor] | None:
+        """A part of an attention whose scores and probabilities stay in the scratch memory.
+
+        None where that cannot be: they do not fit, a row of them goes in pieces, P's windows are
+        anchored by its numbers, or Q or K has rows that are zero.
+
+        The scores are read back, once, for the logarithms of their sums. The host finds P by the
+        golden model meanwhile, to count its zeros and to choose how P V is computed; where P is not
+        streamed as it is, it is read back, too.
+        """
+        (data, p_format), (*_, heads, rows, keys) = setup.formats, of.shape
+        vpcu, narrow = self.config.vpcu, not (lookup(data).is_wide or lookup(p_format).is_wide)
+        if not narrow or not 0 < keys <= min(vpcu.b_depth, self.config.softmax.max_length) \
+                or not 0 < heads * rows <= MOST_ROWS \
+                or self.runner.room(resident_words(heads, rows, keys)) < keys + _LEAST_ROOM:
+            return None
+        scores = checked_product(
+            self.config, of.q.values[part], of.k.values[part].mT, (data, data), "fp32",
+            exponent=-of.q.shift - of.k.shift, scales=None, orientation="auto", compress=True)
+        plans = [plan for _, plan in self._plans(scores)]
+        mask, allowed = of.cut(of.mask, part), of.cut(of.allowed, part)
+        if any(len(plan.places[0]) * len(plan.places[1]) != heads * rows * keys for plan in plans) \
+                or (allowed is not None and not _is_bounded(scores, of.factor)):
+            return None
+        causal = setup.causal and setup.mask is None
+        values = checked_product(
+            self.config, torch.zeros(len(plans), heads * rows, keys).to(
+                torch_dtype(lookup(p_format))), of.v.values[part], (p_format, data), setup.result,
+            exponent=-of.v.shift, scales=None, orientation="auto", compress=True)
+        spent = {"scores": 0, "elementwise": 0, "softmax": 0, "values": 0}
+        lost, xs, ps, sums = [0, 0], [], [], []
+        out = torch.zeros(len(plans), heads * rows, of.v.values.shape[-1], dtype=torch.int64)
+        for index, plan in enumerate(plans):
+            masking = Masking(causal, _subtrahend(*(
+                x if x is None or x.dim() <= 2 else x[index] for x in (mask, allowed))))
+            with self.runner.lock:
+                group = Residence(self.runner, self.config, heads, rows, keys)
+                done = group.multiply(plan)
+                spent["scores"] += done.cycles
+                lost[0] += done.lost
+                spent["elementwise"] += group.scale_and_mask(of.factor, masking)
+                x = group.x()
+                p, logarithms = zero_where_masked(
+                    x, *softmax_and_log_sums(x, p_format, config=self.config))
+                spent["softmax"] += group.softmax(lookup(p_format))
+                masked = (x == -math.inf).all(-1)
+                call = values._replace(a=p.view(1, -1, keys), b=values.b[index:index + 1])
+                (_, plan), = self._plans(call)
+                if plan.plain:
+                    done = group.weight(plan, lookup(p_format), values.target, masked.flatten())
+                else:
+                    p = zero_where_masked(x, group.p(lookup(p_format)).view(p.shape),
+                                          logarithms)[0]
+                    (_, plan), = self._plans(call._replace(a=p.view(1, -1, keys)))
+                    done = self._run(plan, values.target)
+            out[index] = product_bits(plan, done.results)
+            spent["values"] += done.cycles
+            lost[1] += done.lost
+            xs.append(x)
+            ps.append(p)
+            sums.append(logarithms)
+        x, p = torch.stack(xs), torch.stack(ps)
+        values = checked_product(
+            self.config, p.flatten(1, 2), of.v.values[part], (p_format, data), setup.result,
+            exponent=-of.v.shift, scales=None, orientation="auto", compress=True)
+        found = from_bits(out, values.target)
+        for counts, cycles in (
+                (count_product(self.config, scores, lost=lost[0], saturated=0), spent["scores"]),
+                (count_elementwise(self.config, x), spent["elementwise"]),
+                (count_rows(self.config, x, p, len(x)), spent["softmax"]),
+                (count_product(self.config, values, lost=lost[1],
+                               saturated=self._saturated(values, found)), spent["values"])):
+            self._counters.add(counts | {"cycles": cycles})
+        return found, torch.stack(sums)
+
     def _product(self, call: CheckedProduct) -> tuple[Tensor, int, int]:
         """The results of a product or a batch, their cycles, and how many lost bits."""
-        target, is_batch = call.target, call.a.dim() == 3
+        out = torch.zeros((*call.a.shape[:-1], call.b.shape[-1]), dtype=torch.int64)
+        cycles = lost = 0
+        for index, plan in self._plans(call):
+            if plan.operations:
+                done = self._run(plan, call.target)
+                out[index] = product_bits(plan, done.results)
+                cycles, lost = cycles + done.cycles, lost + done.lost
+        return from_bits(out, call.target), cycles, lost
+
+    def _plans(self, call: CheckedProduct) -> Iterator[tuple[Any, Plan]]:
+        """The plan of a product, or of each of a batch, with its index."""
         left, right = (_bits(x, fmt) for x, fmt in zip((call.a, call.b), call.formats, strict=True))
         first, second = call.formats
-        out = torch.zeros((*left.shape[:-1], right.shape[-1]), dtype=torch.int64)
-        cycles = lost = 0
-        for index in range(len(left)) if is_batch else (...,):
-            plan = plan_gemm(
-                left[index], right[index], (first.name, second.name), target.name,
+        for index in range(len(left)) if left.dim() == 3 else (...,):
+            yield index, plan_gemm(
+                left[index], right[index], (first.name, second.name), call.target.name,
                 config=self.config, exponent=call.exponent, orientation=call.orientation,
                 scales=(_at(call.scales[0], index), _at(call.scales[1], index)),
                 compress=call.compress)
-            if not plan.operations:
-                continue
-            done = self.runner.run(engine_work(plan, target, self.config))
-            out[index] = product_bits(plan, done.results)
-            cycles, lost = cycles + done.cycles, lost + done.lost
-        return from_bits(out, target), cycles, lost
+
+    def _run(self, plan: Plan, result: Format) -> Done:
+        return self.runner.run(engine_work(plan, result, self.config))
 
     def _saturated(self, call: CheckedProduct, out: Tensor) -> int:
         """How many results were clamped to the largest finite one: only 8-bit formats are."""
@@ -253,6 +348,25 @@ class MachineDevice(Device):
                 found[:] = from_bits(bits, "fp32")
                 cycles += done.cycles
         return out, count_elementwise(self.config, x) | {"cycles": cycles}
+
+
+def _is_bounded(call: CheckedProduct, factor: float) -> bool:
+    """Whether no result times the factor can be infinite or NaN."""
+    if not (call.left.finite and call.right.finite) or call.exponent > 1000:
+        return False
+    largest = [float(x.values.abs().max()) if x.values.numel() else 0.0
+               for x in (call.left, call.right)]
+    terms = call.a.shape[-1] * largest[0] * largest[1] * 2.0 ** max(-1000, call.exponent)
+    return terms * max(1.0, abs(factor)) < 2.0 ** 127
+
+
+def _subtrahend(mask: Tensor | None, allowed: Tensor | None) -> Tensor:
+    """What is taken off the scaled scores: -mask, and +Inf where it is not ``allowed``.
+
+    That makes a number -Inf, as rule A3 has it, but +Inf and NaN it makes NaN.
+    """
+    t = torch.zeros(()) if mask is None else -mask
+    return t if allowed is None else torch.where(allowed, t, math.inf)
 
 
 def _bits(x: Tensor, fmt: Format) -> Tensor:

@@ -1,5 +1,6 @@
 """Lets a unit of the machine do its work: writes, starts, waits and reads, over any bus."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,9 +70,8 @@ class _Arriving:
     @property
     def has_room(self) -> bool:
         """Whether more may be expected in the same list."""
-        free = self.region.words * WORD_BYTES - self.size
-        return self.results.left > 0 and free >> self.results.size > 0 and (
-            self.parts < _RESULT_MOVES)
+        return self.parts < _RESULT_MOVES and self.results.fits(
+            self.region.words * WORD_BYTES - self.size)
 
     def expect(self) -> Words:
         """The command for the next results."""
@@ -104,6 +104,8 @@ class Runner:
     timeout : float
         Seconds after which a machine that does not get on is given up.
 
+    ``lock`` is held by a work; who wants several to follow each other undisturbed holds it, too.
+
     Raises
     ------
     DeviceError
@@ -112,6 +114,7 @@ class Runner:
 
     def __init__(self, bus: Bus, config: Configuration, *, timeout: float = 60.0) -> None:
         self.bus, self.config, self.timeout = bus, config, timeout
+        self.lock = threading.RLock()
         found = bus.read(REGISTER_BASE + number(Register.IDENTITY), 1 + _HASH_WORDS)
         if int(found[0]) != IDENTITY:
             raise DeviceError("X414", f"the device names itself {found[:1].tobytes()!r}; a machine "
@@ -127,8 +130,11 @@ class Runner:
         """Stop whatever runs."""
         self._write_register(Register.CONTROL, _STOP)
 
-    def run(self, work: Work) -> Done:
+    def run(self, work: Work, *, resident: int = 0) -> Done:
         """Let a unit do its work to the end.
+
+        The last ``resident`` words of the scratch memory are left alone, but for what the work
+        itself says of them.
 
         Raises
         ------
@@ -139,20 +145,25 @@ class Runner:
             stopped then.
         """
         feeds = [feed for feed in work.feeds if feed.left]
-        scratch = Scratch(self.config.device.memory_words - _LIST_WORDS)
+        scratch = Scratch(self.room(resident))
         streams: list[Feed | Results] = [*feeds, work.results]
-        parts = shares(scratch.free, [stream.left for stream in streams],
+        parts = shares(scratch.free, [stream.wanted for stream in streams],
                        [stream.least for stream in streams])
         *regions, out = [scratch.take(part) for part in parts]
         places = {feed.channel: region for feed, region in zip(feeds, regions, strict=True)}
-        try:
-            self._drive(work, feeds, places, _Arriving(work.results, out), scratch.taken)
-            return Done(work.results.gathered(),
-                        self._register(Register.CYCLES, unit_number(work.unit)),
-                        self._register(Register.LOST))
-        except DeviceError:
-            self.reset()
-            raise
+        with self.lock:
+            try:
+                self._drive(work, feeds, places, _Arriving(work.results, out), scratch.taken)
+                return Done(work.results.gathered(),
+                            self._register(Register.CYCLES, unit_number(work.unit)),
+                            self._register(Register.LOST))
+            except DeviceError:
+                self.reset()
+                raise
+
+    def room(self, resident: int = 0) -> int:
+        """Words for a work's streams, beside a list and what stays in the memory."""
+        return max(0, self.config.device.memory_words - _LIST_WORDS - resident)
 
     def _drive(self, work: Work, feeds: list[Feed], places: dict[int, Region],
                arriving: _Arriving, list_at: int) -> None:
@@ -192,6 +203,8 @@ class Runner:
         """Write the words and the list, neighbours in one go, and start it."""
         merged: list[tuple[int, list[Words]]] = []
         for start, words in [*writes, (at, np.concatenate([*moves, end()]))]:
+            if not len(words):
+                continue
             if merged and merged[-1][0] + sum(map(len, merged[-1][1])) == start:
                 merged[-1][1].append(words)
             else:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from .commands import MOST_ROWS, Move, Words
 from .memory import WORD_BYTES
 
-__all__ = ["Chunk", "Elements", "Feed", "Items", "Results", "Rows", "Shape", "Work"]
+__all__ = ["Chunk", "Elements", "Feed", "Items", "Kept", "Resident", "Results",
+           "Rows", "Shape", "Work"]
 
 Bytes = NDArray[np.uint8]
 
@@ -30,7 +31,11 @@ class Feed(Protocol):
 
     @property
     def left(self) -> int:
-        """Words that are still to be sent; 0 at the end."""
+        """How much is still to be sent; 0 at the end."""
+
+    @property
+    def wanted(self) -> int:
+        """Words of memory that it all takes."""
 
     @property
     def least(self) -> int:
@@ -59,6 +64,10 @@ class Items:
     @property
     def left(self) -> int:
         return len(self._words) - self._at
+
+    @property
+    def wanted(self) -> int:
+        return self.left
 
     def take(self, address: int, room: int) -> Chunk:
         items = min(self.left, room) // self.least
@@ -100,9 +109,8 @@ class Elements:
             self._row * self._parts[0].data.shape[1] // WORD_BYTES if self._parts else 0)
 
     @property
-    def parts(self) -> int:
-        """How many chunks they take at least."""
-        return sum(-(-len(part.data) // MOST_ROWS) for part in self._parts)
+    def wanted(self) -> int:
+        return self.left
 
     def take(self, address: int, room: int) -> Chunk:
         (data, size), start = self._parts[0], self._row
@@ -118,6 +126,30 @@ class Elements:
         return Chunk(padded.view("<u8"), Move(
             channel=self.channel, address=address, inner=width >> size, outer=rows, size=size,
             step=1 << size, stride=width, more=bool(self._parts), **self._flags))
+
+
+class Resident:
+    """Elements that are in the scratch memory already.
+
+    Parameters
+    ----------
+    moves : sequence of Move
+        All of one channel, one after the other; ``more`` is set as it must be.
+    """
+
+    least = wanted = 0
+
+    def __init__(self, moves: Sequence[Move]) -> None:
+        self.channel = moves[0].channel
+        self._moves = deque(moves)
+
+    @property
+    def left(self) -> int:
+        return len(self._moves)
+
+    def take(self, address: int, room: int) -> Chunk:
+        move = self._moves.popleft()
+        return Chunk(np.zeros(0, np.uint64), replace(move, more=bool(self._moves)))
 
 
 class Shape(NamedTuple):
@@ -158,6 +190,15 @@ class Results:
         """Words that they take, those of which nothing is under way."""
         return _words(sum(shape.rows * shape.length for shape in self._shapes) << self.size)
 
+    @property
+    def wanted(self) -> int:
+        """Words of memory that they all take."""
+        return self.left
+
+    def fits(self, room: int) -> bool:
+        """Whether some of those to come fit ``room`` bytes."""
+        return self.left > 0 and room >> self.size > 0
+
     def take(self, address: int, room: int) -> tuple[Move, int]:
         """The next part that fits ``room`` bytes, at least one element, and its bytes."""
         shape = self._shapes.popleft()
@@ -184,6 +225,36 @@ class Results:
         """All of them, right-aligned."""
         every = np.concatenate(self._found) if self._found else np.zeros(0, np.uint8)
         return every.view(f"<u{1 << self.size}").astype(np.uint32)
+
+
+class Kept(Results):
+    """Results that stay in the scratch memory.
+
+    Parameters
+    ----------
+    moves : sequence of Move
+        All of one channel, one after the other: where they go.
+    """
+
+    least = 0
+
+    def __init__(self, moves: Sequence[Move]) -> None:
+        super().__init__(moves[0].channel, [], moves[0].size)
+        self._moves = deque(moves)
+
+    @property
+    def left(self) -> int:
+        return len(self._moves)
+
+    @property
+    def wanted(self) -> int:
+        return 0
+
+    def fits(self, room: int) -> bool:
+        return self.left > 0
+
+    def take(self, address: int, room: int) -> tuple[Move, int]:
+        return self._moves.popleft(), 0
 
 
 @dataclass
