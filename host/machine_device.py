@@ -26,7 +26,7 @@ from .device import Device
 from .dots import check_dots, plan_dots
 from .gemm import default_overflow, product
 from .log_softmax import log_sums, softmax_and_log_sums
-from .machine.attention import Masking, Residence, resident_words
+from .machine.attention import Masking, Residence, flows, resident_words
 from .machine.runner import Done, Runner
 from .machine.works import elementwise_work, engine_work, product_bits, softmax_work
 from .mx import Scales
@@ -204,6 +204,7 @@ class MachineDevice(Device):
         vpcu, narrow = self.config.vpcu, not (lookup(data).is_wide or lookup(p_format).is_wide)
         if not narrow or not 0 < keys <= min(vpcu.b_depth, self.config.softmax.max_length) \
                 or not 0 < heads * rows <= MOST_ROWS \
+                or not flows(self.config, keys, lookup(p_format)) \
                 or self.runner.room(resident_words(heads, rows, keys)) < keys + _LEAST_ROOM:
             return None
         scores = checked_product(

@@ -9,7 +9,7 @@ import torch
 from exactum.gen.config import preset
 from exactum.gen.errors import DeviceError, UsageError
 from exactum.hdl.machine_layouts import REGISTER_BASE, Register
-from exactum.host import mx_quantize, open_device, quantize
+from exactum.host import machine_device, mx_quantize, open_device, quantize
 from exactum.host.device import COUNTERS
 from exactum.host.machine import runner as module
 from exactum.host.machine_device import MachineDevice
@@ -197,6 +197,99 @@ def test_attention_of_infinities(machine):
     for options in ({}, {"causal": True}, {"mask": randn(5, 70)}):
         check(machine, lambda d, options=options: d.attention(
             q, k, v, formats=("fp16", "bf16"), result="e4m3", **options))
+
+
+@pytest.fixture
+def ways(monkeypatch):
+    """How P V was computed where P stays in the scratch memory, for each group of heads."""
+    taken = []
+
+    class Watched(machine_device.Residence):
+        def weight(self, *arguments):
+            taken.append("as it is")
+            return super().weight(*arguments)
+
+        def p(self, *arguments):
+            taken.append("read back")
+            return super().p(*arguments)
+
+    monkeypatch.setattr(machine_device, "Residence", Watched)
+    return taken
+
+
+SEEN = torch.rand(24, 24, generator=torch.Generator().manual_seed(3)) > 0.5
+SEEN[3], SEEN[10:12] = False, False
+RESIDENT = {
+    "none": ({}, ["as it is"] * 2), "causal": ({"causal": True}, ["as it is"] * 2),
+    "float": ({"mask": with_specials(randn(2, 24, 24))}, ["as it is"] * 2),
+    "bool, rows without keys": ({"mask": SEEN}, ["read back"] * 2),
+    "both": ({"causal": True, "mask": randn(24, 24)}, ["as it is"] * 2),
+    "8-bit results": ({"result": "e4m3", "scaled": True}, ["as it is"] * 2),
+    "P in bf16": ({"formats": ("fp16", "bf16")}, [])}
+
+
+@pytest.mark.parametrize("case", RESIDENT)
+def test_scores_that_stay_in_the_memory(machine, ways, case):
+    options, wanted = RESIDENT[case]
+    q, k, v = (randn(1, 2, 24, 16, seed=seed) for seed in range(3))
+    check(machine, lambda d: d.attention(q, k, v, **({"formats": ("fp16", "fp16")} | options)))
+    assert ways == wanted
+
+
+def test_rows_that_see_nothing_are_zeros_of_the_memory(machine, ways):
+    """Streamed as they are: where V is not finite, nothing may be left out."""
+    q, k, v = (randn(1, 2, 24, 16, seed=seed) for seed in range(3))
+    v[0, 1, 5, 3], v[0, 0, 2, 2] = NAN, INF
+    check(machine, lambda d: d.attention(q, k, v, mask=SEEN, formats=("fp16", "fp16")))
+    assert ways == ["as it is"] * 2
+
+
+def test_infinite_scores_are_masked_by_the_host(machine, ways):
+    """The elementwise unit would make NaN of +Inf - Inf."""
+    q, k, v = (randn(1, 2, 24, 16, seed=seed) for seed in range(3))
+    q[0, 0, 3, 1] = INF
+    check(machine, lambda d: d.attention(q, k, v, causal=True, formats=("fp16", "fp16")))
+    assert not ways
+    check(machine, lambda d: d.attention(q, k, v, formats=("fp16", "fp16")))
+    assert ways
+
+
+@pytest.mark.parametrize(("formats", "keys", "stays"), [
+    (("fp16", "e4m3"), 64, True), (("e4m3", "fp16"), 28, True), (("e4m3", "fp16"), 40, False),
+    (("e5m2", "e5m2"), 65, False)])
+def test_rows_of_p_of_all_lengths(machine, ways, formats, keys, stays):
+    """Beyond 28 elements of 16 bits the values' queue would be too short (`flows`)."""
+    q, k, v = randn(1, 1, 8, 4), randn(1, 1, keys, 4, seed=1), randn(1, 1, keys, 8, seed=2)
+    check(machine, lambda d: d.attention(q, k, v, formats=formats, scaled=True))
+    assert bool(ways) == stays
+
+
+def test_scores_that_stay_cross_the_bus_once(machine, monkeypatch):
+    q, k, v = (randn(1, 1, 32, 16, seed=seed) for seed in range(3))
+    bus, words = machine.runner.bus, []
+
+    class Counted:
+        generation = 1
+
+        def read(self, address, count):
+            words[-1] += count if address < REGISTER_BASE else 0
+            return bus.read(address, count)
+
+        def write(self, address, given):
+            words[-1] += len(given)
+            bus.write(address, given)
+
+    monkeypatch.setattr(machine.runner, "bus", Counted())
+    results = []
+    for stays in (True, False):
+        words.append(0)
+        with monkeypatch.context() as patch:
+            if not stays:
+                patch.setattr(machine_device, "resident_words", lambda *sizes: 1 << 20)
+            results.append(machine.attention(q, k, v, causal=True, formats=("e4m3", "e4m3")))
+    assert same(*results)
+    # Composed, x goes in and out of two units more, and P in and out.
+    assert words[1] - words[0] > 3 * 32 * 32 // 2, words
 
 
 def test_the_model_gives_what_the_emulator_gives(model):
