@@ -106,6 +106,9 @@ CODES = _table([
     ("X216", "subnormals are switched off",
      "`torch.set_flush_denormal(True)` makes the processor take subnormals for zeros. The contract "
      "honours them, so nothing is computed until they are switched on again."),
+    ("X217", "the device's memory is too small",
+     "The scratch memory holds the longest row of an operation at once, and a list of commands "
+     "(docs/machine.md). Raise device.memory_words."),
     ("X301", "Icarus Verilog is missing",
      "Simulation needs iverilog and vvp: `apt install iverilog` (Debian, Ubuntu) or "
      "`brew install icarus-verilog`."),
@@ -155,6 +158,13 @@ CODES = _table([
     ("X412", "the device was opened anew since",
      "What was put on a device is lost when it is opened again: after a reset, a lost link, or "
      "another program's visit."),
+    ("X414", "the device is not a machine",
+     "Its first register does not say EXACTUM1 (docs/machine.md): it is another design."),
+    ("X415", "the device has failed",
+     "A list of commands came to an opcode, a channel or an address that is none, or nothing moved "
+     "for as many cycles as its watchdog allows (docs/machine.md). It was stopped."),
+    ("X416", "the device does not get on",
+     "It answers, but what it was told to do does not come to its end. It was stopped."),
     ("X501", "a bench failed",
      "The Verilog and the golden model differ, or a bench raised. `--waves` writes the waves."),
     ("X502", "a bench did not run to its end",

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ..gen.errors import UsageError
-from .numerics import checked_tensor, from_bits, to_bits
+from .numerics import checked_tensor, format_of, from_bits, to_bits
 from .scaling import scaled_operand
 
-__all__ = ["Setup", "Verbs", "attend", "attend_backward", "scale_and_mask"]
+__all__ = ["Operands", "Scaled", "Setup", "Verbs", "attend", "attend_backward", "scale_and_mask",
+           "zero_where_masked"]
 
 _HELD = 1 << 24     # scores worked on at once; some 30 bytes each, 60 in backward
 
@@ -27,15 +28,20 @@ class Verbs(NamedTuple):
     gemm, softmax_backward : callable
         As those of a device.
     softmax : callable
-        Of (x, format): the probabilities, and of each row its maximum plus ln S.
+        Of (x, format): the probabilities, and of each row its maximum plus ln S. The rows of each
+        x[i] are an operation of the unit's.
     scale_and_mask : callable
         As `scale_and_mask`.
+    at_once : callable, optional
+        Of (operands, slice, setup): output and logarithms of a part of an attention, from one that
+        does all of it; or None, if it cannot. The bits are the same.
     """
 
     gemm: Callable[..., Tensor]
     softmax: Callable[[Tensor, str], tuple[Tensor, Tensor]]
     softmax_backward: Callable[[Tensor, Tensor], Tensor]
     scale_and_mask: Callable[..., Tensor]
+    at_once: Callable[..., tuple[Tensor, Tensor] | None] | None = None
 
 
 class Setup(NamedTuple):
@@ -49,23 +55,23 @@ class Setup(NamedTuple):
     result: str
 
 
-class _Scaled(NamedTuple):
+class Scaled(NamedTuple):
     """An operand by groups [batch * groups, rows, width], times 2^shift."""
 
     values: Tensor
     shift: int
 
 
-class _Operands(NamedTuple):
+class Operands(NamedTuple):
     """What forward and backward begin with.
 
     ``mask`` is added to the scores, ``allowed`` tells which keys may be seen; either may be None,
     and is broadcast to [B, H, T, S]. ``shape`` is (B, G, H / G, T, S).
     """
 
-    q: _Scaled
-    k: _Scaled
-    v: _Scaled
+    q: Scaled
+    k: Scaled
+    v: Scaled
     factor: float
     mask: Tensor | None
     allowed: Tensor | None
@@ -91,10 +97,13 @@ def attend(verbs: Verbs, q: Tensor, k: Tensor, v: Tensor, setup: Setup) -> tuple
     """The output [B, H, T, E] and the logarithms of the rows' sums, float32 [B, H, T]."""
     of, outs, sums = _operands(q, k, v, setup), [], []
     for part in of.parts():
-        p, log_sums = _probabilities(verbs, of, part, setup)
-        sums.append(log_sums)
-        outs.append(verbs.gemm(p.flatten(1, 2), of.v.values[part], setup.formats[::-1],
-                               setup.result, exponent=-of.v.shift))
+        done = verbs.at_once(of, part, setup) if verbs.at_once else None
+        if done is None:
+            p, log_sums = _probabilities(verbs, of, part, setup)
+            done = verbs.gemm(p.flatten(1, 2), of.v.values[part], setup.formats[::-1],
+                              setup.result, exponent=-of.v.shift), log_sums
+        outs.append(done[0])
+        sums.append(done[1])
     return (torch.cat(outs).view(*q.shape[:3], v.shape[3]), torch.cat(sums).view(q.shape[:3]))
 
 
@@ -113,8 +122,8 @@ def attend_backward(verbs: Verbs, g: Tensor, q: Tensor, k: Tensor, v: Tensor, se
                                  f"is {wanted}")
     data, result = setup.formats[0], setup.result
 
-    def scaled(x: Tensor) -> list[_Scaled]:
-        return [_Scaled(*scaled_operand(x, name, on))
+    def scaled(x: Tensor) -> list[Scaled]:
+        return [Scaled(*scaled_operand(x, name, on))
                 for name, on in zip(gradients, scaled_gradients, strict=True)]
 
     left, right = scaled(_by_group(g, k))
@@ -147,21 +156,21 @@ def scale_and_mask(x: Tensor, factor: float, mask: Tensor | None = None,
     return x if allowed is None else x.masked_fill_(~allowed, -math.inf)
 
 
-def _operands(q: Tensor, k: Tensor, v: Tensor, setup: Setup) -> _Operands:
+def _operands(q: Tensor, k: Tensor, v: Tensor, setup: Setup) -> Operands:
     q, k, v = (checked_tensor(x, name) for x, name in ((q, "q"), (k, "k"), (v, "v")))
     _check_shapes(q, k, v)
     left, right, values = (
-        _Scaled(*scaled_operand(_by_group(x, k), setup.formats[0], setup.scaled))
+        Scaled(*scaled_operand(_by_group(x, k), setup.formats[0], setup.scaled))
         for x in (q, k, v))
     factor = 1 / math.sqrt(q.shape[3]) if setup.scale is None else setup.scale
     factor = float(torch.tensor(factor, dtype=torch.float32))
     (batch, heads, rows), (groups, keys) = q.shape[:3], k.shape[1:3]
     mask, allowed = _masks(setup, (batch, heads, rows, keys))
-    return _Operands(left, right, values, factor, mask, allowed,
+    return Operands(left, right, values, factor, mask, allowed,
                      (batch, groups, heads // groups, rows, keys))
 
 
-def _probabilities(verbs: Verbs, of: _Operands, part: slice, setup: Setup
+def _probabilities(verbs: Verbs, of: Operands, part: slice, setup: Setup
                    ) -> tuple[Tensor, Tensor]:
     """P [part, H / G, T, S] and the logarithms of its rows' sums: the same bits each time."""
     data, p_format = setup.formats
@@ -170,9 +179,17 @@ def _probabilities(verbs: Verbs, of: _Operands, part: slice, setup: Setup
     x = verbs.scale_and_mask(scores.view(len(scores), *of.shape[2:]), of.factor,
                              of.cut(of.mask, part), of.cut(of.allowed, part))
     p, log_sums = verbs.softmax(x, p_format)
+    return zero_where_masked(x, p, log_sums)
+
+
+def zero_where_masked(x: Tensor, p: Tensor, log_sums: Tensor) -> tuple[Tensor, Tensor]:
+    """P and logarithms, 0 in rows of which everything is masked.
+
+    As PyTorch has it: such a row takes nothing, and gives no gradient.
+    """
     masked = (x == -math.inf).all(-1)
-    if masked.any():  # as PyTorch has it: such a row takes nothing, and gives no gradient
-        p = from_bits(to_bits(p).masked_fill_(masked.unsqueeze(-1), 0), p_format)
+    if masked.any():
+        p = from_bits(to_bits(p).masked_fill_(masked.unsqueeze(-1), 0), format_of(p.dtype))
         log_sums = log_sums.masked_fill(masked, 0.0)
     return p, log_sums
 

@@ -4,7 +4,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
 
 import torch
@@ -12,29 +12,15 @@ from torch import Tensor
 
 from ..gen.config import Configuration, load
 from ..gen.errors import DeviceError, UsageError, nearest
-from ..hdl.formats import Format
 from .attention import Setup, Verbs, attend, attend_backward, scale_and_mask
-from .columns import Factor
+from .checked import checked_formats, checked_product
 from .counters import COUNTERS, Counters
-from .cycles import dots_cycles
-from .elementwise import elementwise_cycles
-from .gemm import check_has, check_shapes, default_overflow, product
+from .counting import count_dots, count_elementwise, count_product, count_rows
+from .gemm import default_overflow, product
 from .log_softmax import exact_log_softmax, log_softmax_backward, softmax_and_log_sums
-from .masks import NonZeros
-from .mx import Scales, checked_scales, scaled
-from .numerics import (
-    Operand,
-    checked_format,
-    checked_tensor,
-    decode,
-    encode,
-    format_of,
-    max_finite,
-    operand,
-)
-from .orientation import turns
-from .softmax import exact_softmax, softmax_backward, softmax_cycles
-from .tally import tally
+from .mx import Scales
+from .numerics import encode, max_finite
+from .softmax import exact_softmax, softmax_backward
 
 __all__ = ["COUNTERS", "Counters", "Device", "EmulatorDevice", "open_device"]
 
@@ -204,6 +190,11 @@ class Device(ABC):
         if self._closed:
             raise DeviceError("X403", "this device was closed", "open it again with open_device")
 
+    def _names(self, formats: tuple[str, str]) -> tuple[str, str]:
+        """The names of formats that the configuration has."""
+        first, second = checked_formats(self.config, formats)
+        return first.name, second.name
+
 
 class EmulatorDevice(Device):
     """The contract in torch, on the CPU: same bits, same counters as the hardware."""
@@ -218,67 +209,45 @@ class EmulatorDevice(Device):
              result: str = "fp32", *, exponent: int = 0, scales: Scales = None,
              orientation: str = "auto", compress: bool = True) -> Tensor:
         self._check_open()
-        vpcu = self.config.vpcu
-        pair, target = self._formats(formats), checked_format(result)
-        if type(exponent) is not int or not -2048 <= exponent <= 2047:
-            raise UsageError("X207", f"exponent is an integer from -2048 to 2047; got {exponent!r}")
-        turns(orientation)
-        if not isinstance(compress, bool):
-            raise UsageError("X206", f"compress is True or False; got {compress!r}")
-        a, b = checked_tensor(a, "a"), checked_tensor(b, "b")
-        check_shapes(a, b, vpcu.max_k)
-        block = vpcu.scale_block
-        known = checked_scales(scales, a, b, pair, block)
-        left = scaled(operand(a, pair[0]), known[0], pair[0], -1, block)
-        right = scaled(operand(b, pair[1], by_columns=True), known[1], pair[1], -2, block)
-        grid, lost = product(left, right, pair, target, exponent=exponent,
+        call = checked_product(self.config, a, b, formats, result, exponent=exponent, scales=scales,
+                               orientation=orientation, compress=compress)
+        target, vpcu = call.target, self.config.vpcu
+        grid, lost = product(call.left, call.right, call.formats, target, exponent=exponent,
                              accumulator_width=vpcu.accumulator_width, max_k=vpcu.max_k)
         saturated = 0
         if target.width == 8:
             saturated = int((grid.abs() > max_finite(target)).sum())
-        columns = right._replace(values=right.values.mT)
-        done = tally(self.config, _factor(left), _factor(columns), pair,
-                     scales=(known[0] is not None, known[1] is not None),
-                     orientation=orientation, compress=compress)
-        self._counters.add({
-            "calls": 1, "cycles": done.cycles, "cycles_dense": done.cycles_dense,
-            "products": done.products,
-            "products_skipped": done.products_skipped, "transposed": done.transposed,
-            "words_a_saved": done.words_a_saved, "words_b_saved": done.words_b_saved,
-            "bytes_in": done.bytes_in,
-            "bytes_out": done.results * target.width // 8,
-            "lost": 0 if lost is None else int(lost.sum()),
-            "saturations": left.saturations + right.saturations + saturated,
-        })
+        self._counters.add(count_product(self.config, call, saturated=saturated,
+                                         lost=0 if lost is None else int(lost.sum())))
         return encode(grid, target, default_overflow(target))
 
     def softmax(self, x: Tensor, result: str = "bf16") -> Tensor:
         self._check_open()
         out = exact_softmax(x, result, config=self.config)
-        self._count_rows(x, out)
+        self._counters.add(count_rows(self.config, x, out))
         return out
 
     def softmax_backward(self, p: Tensor, dp: Tensor) -> Tensor:
         self._check_open()
         out = softmax_backward(p, dp, config=self.config)
         self._counters.add({"calls": 1})
-        self._count_dots(p, dp)
-        self._count_elementwise(p)
+        self._counters.add(count_dots(self.config, p, dp))
+        self._counters.add(count_elementwise(self.config, p))
         return out
 
     def log_softmax(self, x: Tensor, result: str = "fp32") -> Tensor:
         self._check_open()
         out = exact_log_softmax(x, result, config=self.config)
-        self._count_rows(x, out)
-        self._count_elementwise(x)
+        self._counters.add(count_rows(self.config, x, out))
+        self._counters.add(count_elementwise(self.config, x))
         return out
 
     def log_softmax_backward(self, log_p: Tensor, g: Tensor) -> Tensor:
         self._check_open()
         out = log_softmax_backward(log_p, g, config=self.config)
-        self._count_rows(log_p, out)
-        self._count_dots(torch.ones(()).expand(g.shape), g.float())
-        self._count_elementwise(g)
+        self._counters.add(count_rows(self.config, log_p, out))
+        self._counters.add(count_dots(self.config, torch.ones(()).expand(g.shape), g.float()))
+        self._counters.add(count_elementwise(self.config, g))
         return out
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None,
@@ -304,78 +273,21 @@ class EmulatorDevice(Device):
 
     def _composed(self, run: Callable[[Verbs], _Result]) -> _Result:
         """An operation made of others: what they count is added up, as one call."""
-        part, rows = copy.copy(self), 0
+        part = copy.copy(self)
         part._counters = Counters()
 
         def softmax(x: Tensor, result: str) -> tuple[Tensor, Tensor]:
-            nonlocal rows
             p, log_sums = softmax_and_log_sums(x, result, config=self.config)
-            part._count_rows(x, p, rows)
-            rows += log_sums.numel()
+            part._counters.add(count_rows(self.config, x, p, len(x)))
             return p, log_sums
 
         def scores(x: Tensor, factor: float, *masks: Tensor | None) -> Tensor:
-            part._count_elementwise(x)
+            part._counters.add(count_elementwise(self.config, x))
             return scale_and_mask(x, factor, *masks)
 
         found = run(Verbs(part.gemm, softmax, part.softmax_backward, scores))
         self._counters.add({**part.counters, "calls": 1})
         return found
-
-    def _count_rows(self, x: Tensor, out: Tensor, before: int = 0) -> None:
-        """Rows that have passed the softmax unit, right behind others of the same operation.
-
-        A row in blocks is sent three times.
-        """
-        length = x.shape[-1]
-        rows = before + x.numel() // max(1, length)
-        cycles = softmax_cycles(self.config, rows, length) \
-            - softmax_cycles(self.config, before, length)
-        sent = 3 if length > self.config.softmax.max_length else 1
-        self._counters.add({"calls": 1, "cycles": cycles, "cycles_dense": cycles,
-                            "bytes_in": sent * x.numel() * x.element_size(),
-                            "bytes_out": out.numel() * out.element_size()})
-
-    def _count_dots(self, a: Tensor, b: Tensor) -> None:
-        """Dot products of rows with rows of their own, in an operation that is counted."""
-        formats = format_of(a.dtype), format_of(b.dtype)
-        a, b = (torch.atleast_2d(decode(x)) for x in (a, b))
-        if a.dim() > 3:
-            a, b = a.flatten(0, -3), b.flatten(0, -3)
-        special = ~b.isfinite()
-        dense = NonZeros(torch.ones((), dtype=torch.bool).expand(a.shape))
-        self._counters.add({
-            "cycles": dots_cycles(self.config, NonZeros(a), special if special.any() else None,
-                                  formats),
-            "cycles_dense": dots_cycles(self.config, dense, None, formats)})
-
-    def _count_elementwise(self, x: Tensor) -> None:
-        """A pass through the elementwise unit, in an operation that is counted.
-
-        Each matrix of a batch is an operation of the unit's.
-        """
-        x = torch.atleast_2d(x)
-        cycles = x.shape[:-2].numel() * elementwise_cycles(self.config, *x.shape[-2:])
-        self._counters.add({"cycles": cycles, "cycles_dense": cycles})
-
-    def _names(self, formats: tuple[str, str]) -> tuple[str, str]:
-        """The names of formats that the configuration has."""
-        first, second = self._formats(formats)
-        return first.name, second.name
-
-    def _formats(self, formats: tuple[str, str]) -> tuple[Format, Format]:
-        """The operands' formats, if the configuration has them."""
-        if not isinstance(formats, tuple | list) or len(formats) != 2:
-            raise UsageError("X203", f"formats is a pair of names, of a and of b; got {formats!r}")
-        first, second = (checked_format(name) for name in formats)
-        check_has(self.config, first)
-        check_has(self.config, second)
-        return first, second
-
-
-def _factor(x: Operand) -> Factor:
-    """Where rows [..., R, K] of A, or columns of B, are zero, infinite or NaN."""
-    return Factor(NonZeros(x.values, x.windows), None if x.finite else ~x.values.isfinite())
 
 
 def open_device(name: str = "emulator",
@@ -385,7 +297,9 @@ def open_device(name: str = "emulator",
     Parameters
     ----------
     name : str
-        ``"emulator"``.
+        ``"emulator"``; ``"rtl"``, the generated Verilog of the whole machine, compiled natively and
+        run cycle by cycle (the first time it is compiled, for minutes); ``"rtl:CONFIG"``, the same,
+        of a preset or a TOML file.
     config : Configuration, str or Path, optional
         The design: a configuration, a preset's name, or the path of a TOML file; the preset
         ``default`` unless given.
@@ -393,20 +307,42 @@ def open_device(name: str = "emulator",
     Raises
     ------
     UsageError
-        The name is unknown.
+        The name is unknown, or names a configuration beside ``config``.
     ConfigurationError
         The configuration has problems; all of them are named.
+    ToolMissing
+        Nothing compiles Verilog here.
     DeviceError
         The device exists, but not in this release.
     """
     if config is not None and not isinstance(config, Configuration | str | Path):
         raise UsageError("X202", "config is a Configuration, a preset's name or a path; "
                                  f"got {type(config).__name__}")
-    if name == "emulator":
-        return EmulatorDevice(load("default" if config is None else config))
-    kind = str(name).partition(":")[0]
-    if kind in ("rtl", "serial"):
-        raise DeviceError("X401", f"{name!r} runs compiled RTL or a board, which this release does "
-                                  "not drive", "open_device('emulator') gives the same bits")
-    raise UsageError("X211", f"the device is called emulator; got {name!r}"
-                             f"{nearest(str(name), ['emulator'])}")
+    kind, has_place, place = str(name).partition(":")
+    if kind not in _OPENERS or (has_place and (kind == "emulator" or not place)):
+        raise UsageError("X211", f"the device is called {', '.join(_OPENERS)}, rtl:CONFIG or "
+                         f"serial:PATH; got {name!r}{nearest(str(name), _OPENERS)}")
+    return _OPENERS[kind](place, config)
+
+
+def _open_emulator(place: str, config: Configuration | str | Path | None) -> Device:
+    return EmulatorDevice(load("default" if config is None else config))
+
+
+def _open_rtl(place: str, config: Configuration | str | Path | None) -> Device:
+    from .machine_device import MachineDevice
+    from .native_bus import NativeBus
+    if place and config is not None:
+        raise UsageError("X211", f"'rtl:{place}' names a configuration; so config is not given")
+    design = load(place or ("default" if config is None else config))
+    return MachineDevice(design, NativeBus(design))
+
+
+def _open_serial(place: str, config: Configuration | str | Path | None) -> Device:
+    # MachineDevice(design, the bus of host/link for that port)
+    raise DeviceError("X401", f"'serial:{place}' is a board, which this release does not drive",
+                      "open_device('rtl') runs the same gateware; open_device('emulator') gives "
+                      "the same bits")
+
+
+_OPENERS = MappingProxyType({"emulator": _open_emulator, "rtl": _open_rtl, "serial": _open_serial})

@@ -13,20 +13,20 @@ from torch import Tensor
 
 from ..gen.config import Configuration
 from ..gen.errors import UsageError
-from ..hdl.formats import lookup
+from ..hdl.formats import Format, lookup
 from .gemm import check_has, product
 from .numerics import Operand, encode, format_of, operand
 from .plan import Plan, operation_settings, streams
 from .tiling import tile_columns
 from .vectors import vectors
 
-__all__ = ["DotsPlan", "exact_dots", "plan_dots", "row_dots"]
+__all__ = ["DotsPlan", "check_dots", "exact_dots", "plan_dots", "row_dots"]
 
 _CHUNK = 1 << 16  # elements worked on at once: temporaries stay in the cache
 
 
-def row_dots(a: Tensor, b: Tensor, *, config: Configuration) -> Tensor:
-    """`exact_dots` of tensors [R, K], each in the format of its dtype: float32 [R].
+def check_dots(a: Tensor, b: Tensor, *, config: Configuration) -> tuple[Format, Format]:
+    """The formats of tensors [R, K], if the configuration takes their rows' dot products.
 
     Raises
     ------
@@ -39,6 +39,18 @@ def row_dots(a: Tensor, b: Tensor, *, config: Configuration) -> Tensor:
     if a.shape[1] > config.vpcu.max_k:
         raise UsageError("X204", f"a row has {a.shape[1]} elements; this configuration sums at "
                          f"most {config.vpcu.max_k} products")
+    return formats
+
+
+def row_dots(a: Tensor, b: Tensor, *, config: Configuration) -> Tensor:
+    """`exact_dots` of tensors [R, K], each in the format of its dtype: float32 [R].
+
+    Raises
+    ------
+    UsageError
+        As `check_dots`.
+    """
+    formats = check_dots(a, b, config=config)
     out = torch.zeros(len(a), dtype=torch.float32)
     step = max(1, _CHUNK // max(1, a.shape[1]))
     for start in range(0, len(a) if a.shape[1] else 0, step):

@@ -13,7 +13,7 @@ from .elementwise import exact_elementwise
 from .numerics import checked_format, quantize, torch_dtype
 from .softmax import Passed, exact_softmax, normalised, passed, rows_of, rows_of_both, table_values
 
-__all__ = ["exact_log_softmax", "log_softmax_backward", "softmax_and_log_sums"]
+__all__ = ["exact_log_softmax", "log_softmax_backward", "log_sums", "softmax_and_log_sums"]
 
 
 def exact_log_softmax(x: Tensor, result: str = "fp32", *, config: Configuration) -> Tensor:
@@ -99,6 +99,18 @@ def softmax_and_log_sums(x: Tensor, result: str, *, config: Configuration
         total = found.x.amax(-1, keepdim=True) + _log_sums(found)
         sums[part] = torch.where(found.largest.isfinite(), total, math.nan)[:, 0]
     return out.view(x.shape), sums.view(x.shape[:-1])
+
+
+def log_sums(x: Tensor, *, config: Configuration) -> Tensor:
+    """ln S of each row by rule S7, NaN in undefined rows: what log-softmax takes off x - max x.
+
+    float32, of the shape of ``x`` without its last dimension.
+    """
+    rows = rows_of(x, "x")
+    sums = torch.zeros(len(rows), dtype=torch.float32)
+    for part, found in passed(rows, config):
+        sums[part] = torch.where(found.largest.isfinite(), _log_sums(found), math.nan)[:, 0]
+    return sums.view(x.shape[:-1])
 
 
 @cache

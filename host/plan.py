@@ -41,6 +41,8 @@ class Plan:
         transpose. All others are +0.
     turned : bool
         Whether B is streamed and the results are those of C^T = B^T A^T.
+    plain : bool
+        Whether A is streamed and nothing left out but its zeros.
     """
 
     operations: list[int]
@@ -52,6 +54,7 @@ class Plan:
     columns: int
     places: tuple[Tensor, Tensor]
     turned: bool = False
+    plain: bool = False
 
     @property
     def results(self) -> int:
@@ -64,10 +67,14 @@ class Plan:
         m, n = map(len, self.places)
         tiles = -(-n // self.columns)
         found = torch.tensor(items, dtype=torch.int64).reshape(tiles, m, self.columns)
-        sent = found.permute(1, 0, 2).reshape(m, tiles * self.columns)[:, :n]
+        return self.split(self.place(
+            found.permute(1, 0, 2).reshape(m, tiles * self.columns)[:, :n]))
+
+    def place(self, sent: Tensor) -> Tensor:
+        """[M, N] of what the engine gave for the rows and columns that were sent (int64)."""
         matrix = torch.zeros(self.shape[::-1] if self.turned else self.shape, dtype=torch.int64)
         matrix[self.places[0][:, None], self.places[1]] = sent
-        return self.split(matrix.mT.contiguous() if self.turned else matrix)
+        return matrix.mT.contiguous() if self.turned else matrix
 
     @staticmethod
     def split(items: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,6 +137,7 @@ def plan_gemm(a: Tensor, b: Tensor, formats: tuple[str, str], result: str, *,
     settings = operation_settings((left.fmt, right.fmt), target, saturate=saturate,
                                   exponent=exponent, scaled=is_scaled)
     return Plan(shape=(a.shape[0], b.shape[1]), places=places, turned=way.turned,
+                plain=not way.turned and way.kept is None,
                 **streams(left, right, settings, way.indices, config))
 
 

@@ -27,7 +27,7 @@ from .dots import row_dots
 from .elementwise import exact_elementwise
 from .numerics import checked_format, checked_tensor, decode, quantize, torch_dtype
 
-__all__ = ["Passed", "Unit", "exact_softmax", "normalised", "passed", "rows_of",
+__all__ = ["Passed", "Unit", "check_length", "exact_softmax", "normalised", "passed", "rows_of",
            "rows_of_both", "softmax_backward", "softmax_cycles", "table_values"]
 
 _CHUNK = 1 << 16            # elements worked on at once: temporaries stay in the cache
@@ -136,6 +136,13 @@ def rows_of(x: Tensor, name: str) -> Tensor:
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
+def check_length(rows: Tensor) -> None:
+    """UsageError if no configuration takes rows of such a length."""
+    if rows.shape[-1] > MAX_LENGTH:
+        raise UsageError("X208", f"a row of x has {rows.shape[-1]} elements; rows have at most "
+                         f"{MAX_LENGTH}, of any configuration", "split the row")
+
+
 def rows_of_both(taker: str, **tensors: Tensor) -> list[Tensor]:
     """`rows_of` two tensors by their names, if they have one shape; ``taker`` wants that."""
     rows = [rows_of(x, name) for name, x in tensors.items()]
@@ -199,10 +206,8 @@ class Passed(NamedTuple):
 
 def passed(rows: Tensor, config: Configuration) -> Iterator[tuple[slice, Passed]]:
     """Rules S1 to S4 and S8 on rows [R, L], some of them at a time, each with its place."""
-    length, limit = rows.shape[-1], config.softmax.max_length
-    if length > MAX_LENGTH:
-        raise UsageError("X208", f"a row of x has {length} elements; rows have at most "
-                         f"{MAX_LENGTH}, of any configuration", "split the row")
+    check_length(rows)
+    limit = config.softmax.max_length
     unit = Unit(config.softmax.exp_entries, config.softmax.reciprocal_entries,
                 config.softmax.value_width)
     return ((part, _two_passes(_fp32(rows[part]), unit, limit)) for part in _chunks(rows))

@@ -12,7 +12,7 @@ import torch
 from exactum import host
 from exactum.gen.config import preset
 from exactum.gen.errors import ConfigurationError, DeviceError, ExactumError, UsageError
-from exactum.host import device as module
+from exactum.host import counting as module
 from exactum.host import mx_quantize, open_device, quantize
 from exactum.host.cycles import dots_cycles, gemm_cycles
 from exactum.host.device import COUNTERS, Device
@@ -348,7 +348,10 @@ def test_bad_input_gets_one_sentence(call, code, says):
 @pytest.mark.parametrize(("arguments", "kind", "says"), [
     (("emulater",), UsageError, "did you mean `emulator`?"),
     ((None,), UsageError, "got None"),
-    (("rtl",), DeviceError, "'rtl' runs compiled RTL or a board"),
+    (("emulator:tiny",), UsageError, "the device is called emulator, rtl, serial"),
+    (("rtl:",), UsageError, "got 'rtl:'"),
+    (("rtl:tiny", "tiny"), UsageError, "'rtl:tiny' names a configuration"),
+    (("rtl:smal",), ConfigurationError, "did you mean `small`?"),
     (("serial:/dev/ttyUSB0",), DeviceError, "'serial:/dev/ttyUSB0'"),
     (("emulator", "smal"), ConfigurationError, "did you mean `small`?"),
     (("emulator", "no/such/file.toml"), ConfigurationError, "X101"),

@@ -1,0 +1,1 @@
+"""The driver of the machine (docs/machine.md), whatever bus leads to it."""

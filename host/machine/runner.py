@@ -1,0 +1,248 @@
+"""Lets a unit of the machine do its work: writes, starts, waits and reads, over any bus."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...gen.config import Configuration
+from ...gen.errors import DeviceError
+from ...hdl.machine_layouts import (
+    CHANNELS,
+    COMMAND_WORDS,
+    IDENTITY,
+    REGISTER_BASE,
+    Fault,
+    Register,
+    State,
+    StatusWord,
+)
+from ..bus import Bus
+from .commands import Words, end, go, halt, number, unit_number, wait
+from .memory import WORD_BYTES, Region, Scratch, shares
+from .streams import Feed, Results, Work
+
+__all__ = ["Done", "Runner", "Status"]
+
+_STOP, _START = 1, 2                        # bits of CONTROL
+_RESULT_MOVES = 16                          # of a list
+_LIST_WORDS = COMMAND_WORDS * (CHANNELS + _RESULT_MOVES + 4)
+_HASH_WORDS = 4
+
+
+@dataclass(frozen=True)
+class Status:
+    """STATUS, taken apart; ``running``, ``busy``: a bit for each unit, and channel."""
+
+    state: Any
+    fault: Any
+    running: int
+    busy: int
+
+    @classmethod
+    def of(cls, word: int) -> "Status":
+        """Of the register's value."""
+        status = StatusWord.from_bits(word)
+        return cls(State(status["state"]), Fault(status["fault"]), status["running"],
+                   status["busy"])
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a unit gave: results, right-aligned; its cycles; and LOST, which is the engine's."""
+
+    results: NDArray[np.uint32]
+    cycles: int
+    lost: int
+
+
+class _Arriving:
+    """Results under way, one behind the other in a region of the scratch memory."""
+
+    def __init__(self, results: Results, region: Region) -> None:
+        self.results, self.region = results, region
+        self.size, self.parts = 0, 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be expected in the same list."""
+        return self.parts < _RESULT_MOVES and self.results.fits(
+            self.region.words * WORD_BYTES - self.size)
+
+    def expect(self) -> Words:
+        """The command for the next results."""
+        move, size = self.results.take(self.region.address + self.size,
+                                       self.region.words * WORD_BYTES - self.size)
+        self.size += size
+        self.parts += 1
+        return move.encode()
+
+    def collect(self, bus: Bus) -> None:
+        """Read what has come."""
+        words = bus.read(self.region.start, -(-self.size // WORD_BYTES)) if self.size else None
+        if words is not None:
+            self.results.put(words.astype("<u8").view(np.uint8)[:self.size])
+        self.size = self.parts = 0
+
+
+class Runner:
+    """A machine behind a bus: one work after the other.
+
+    Work that does not fit the scratch memory goes in chunks: each stream has its part of the
+    memory, which is filled again when the last chunk has been taken. The unit is frozen until its
+    words come, so its cycles are those of work that fits.
+
+    Parameters
+    ----------
+    bus : Bus
+    config : Configuration
+        What the machine was built for.
+    timeout : float
+        Seconds after which a machine that does not get on is given up.
+
+    ``lock`` is held by a work; who wants several to follow each other undisturbed holds it, too.
+
+    Raises
+    ------
+    DeviceError
+        X414 if what answers is not a machine, X408 if it was built for another configuration.
+    """
+
+    def __init__(self, bus: Bus, config: Configuration, *, timeout: float = 60.0) -> None:
+        self.bus, self.config, self.timeout = bus, config, timeout
+        self.lock = threading.RLock()
+        found = bus.read(REGISTER_BASE + number(Register.IDENTITY), 1 + _HASH_WORDS)
+        if int(found[0]) != IDENTITY:
+            raise DeviceError("X414", f"the device names itself {found[:1].tobytes()!r}; a machine "
+                              f"is called {IDENTITY.to_bytes(WORD_BYTES, 'little')!r}")
+        built = found[1:].astype("<u8").tobytes().hex()
+        if built != config.hash:
+            raise DeviceError("X408", f"the device was built for the configuration {built}; "
+                              f"{config.name} is {config.hash}",
+                              "open it with the configuration that it was built for")
+        self.reset()
+
+    def reset(self) -> None:
+        """Stop whatever runs."""
+        self._write_register(Register.CONTROL, _STOP)
+
+    def run(self, work: Work, *, resident: int = 0) -> Done:
+        """Let a unit do its work to the end.
+
+        The last ``resident`` words of the scratch memory are left alone, but for what the work
+        itself says of them.
+
+        Raises
+        ------
+        UsageError
+            X217 if the scratch memory is too small for it.
+        DeviceError
+            X415 if a list fails, X416 if nothing gets on for ``timeout`` seconds. The machine is
+            stopped then.
+        """
+        feeds = [feed for feed in work.feeds if feed.left]
+        scratch = Scratch(self.room(resident))
+        streams: list[Feed | Results] = [*feeds, work.results]
+        parts = shares(scratch.free, [stream.wanted for stream in streams],
+                       [stream.least for stream in streams])
+        *regions, out = [scratch.take(part) for part in parts]
+        places = {feed.channel: region for feed, region in zip(feeds, regions, strict=True)}
+        with self.lock:
+            try:
+                self._drive(work, feeds, places, _Arriving(work.results, out), scratch.taken)
+                return Done(work.results.gathered(),
+                            self._register(Register.CYCLES, unit_number(work.unit)),
+                            self._register(Register.LOST))
+            except DeviceError:
+                self.reset()
+                raise
+
+    def room(self, resident: int = 0) -> int:
+        """Words for a work's streams, beside a list and what stays in the memory."""
+        return max(0, self.config.device.memory_words - _LIST_WORDS - resident)
+
+    def _drive(self, work: Work, feeds: list[Feed], places: dict[int, Region],
+               arriving: _Arriving, list_at: int) -> None:
+        """Give all words and take all results."""
+        results, goes = work.results, False
+        while results.left or arriving.parts:
+            busy = self._busy(feeds, arriving) if goes else 0
+            if not busy >> results.channel & 1:
+                arriving.collect(self.bus)
+            writes: list[tuple[int, Words]] = []
+            commands: list[Words] = []
+            for feed in feeds:
+                if feed.left and not busy >> feed.channel & 1:
+                    region = places[feed.channel]
+                    words, move = feed.take(region.address, region.words)
+                    writes.append((region.start, words))
+                    commands.append(move.encode())
+            if not arriving.parts and results.left:
+                commands.append(arriving.expect())
+            if not goes:
+                commands.append(go(work.unit))
+                goes = True
+            if any(feed.left for feed in feeds):
+                self._list(writes, commands, list_at)
+                continue
+            # Every word is given: a command may wait for what comes.
+            while arriving.has_room:
+                commands.append(arriving.expect())
+            commands.append(wait([results.channel]))
+            if not results.left:
+                commands.append(halt(work.unit))
+            self._list(writes, commands, list_at)
+            self._wait(lambda status: status.state is State.IDLE)
+            arriving.collect(self.bus)
+
+    def _list(self, writes: list[tuple[int, Words]], moves: list[Words], at: int) -> None:
+        """Write the words and the list, neighbours in one go, and start it."""
+        merged: list[tuple[int, list[Words]]] = []
+        for start, words in [*writes, (at, np.concatenate([*moves, end()]))]:
+            if not len(words):
+                continue
+            if merged and merged[-1][0] + sum(map(len, merged[-1][1])) == start:
+                merged[-1][1].append(words)
+            else:
+                merged.append((start, [words]))
+        for start, parts in merged:
+            self.bus.write(start, np.concatenate(parts).astype(np.uint64))
+        self._write_register(Register.CONTROL, _START | at << 32)
+
+    def _busy(self, feeds: list[Feed], arriving: _Arriving) -> int:
+        """The movers that are busy, once no list runs and one that has more to do is not."""
+        wanted = [feed.channel for feed in feeds if feed.left]
+        if wanted and arriving.parts:
+            wanted.append(arriving.results.channel)
+        mask = sum(1 << channel for channel in wanted)
+        return self._wait(lambda status: status.state is State.IDLE and (
+            not mask or status.busy & mask != mask)).busy
+
+    def _wait(self, reached: Callable[[Status], bool]) -> Status:
+        """The first STATUS for which that is so."""
+        word, since = -1, time.monotonic()
+        while True:
+            now = self._register(Register.STATUS)
+            status = Status.of(now)
+            if status.state is State.FAILED:
+                raise DeviceError("X415", f"the device has failed: fault {status.fault.name}, "
+                                  f"units {status.running:#x} running, "
+                                  f"movers {status.busy:#x} busy")
+            if reached(status):
+                return status
+            if now != word:
+                word, since = now, time.monotonic()
+            elif time.monotonic() - since > self.timeout:
+                raise DeviceError("X416", f"the device has not got on for {self.timeout:g} "
+                                  f"seconds: state {status.state.name}, units "
+                                  f"{status.running:#x} running, movers {status.busy:#x} busy")
+
+    def _register(self, register: Any, offset: int = 0) -> int:
+        return int(self.bus.read(REGISTER_BASE + number(register) + offset, 1)[0])
+
+    def _write_register(self, register: Any, value: int) -> None:
+        self.bus.write(REGISTER_BASE + number(register), np.array([value], np.uint64))
