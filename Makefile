@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs; run again, it starts at once.
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint typecheck simulator bench sparsity pairs synth clean
+.PHONY: help demo test lint typecheck simulator bench sparsity pairs faults fuzz synth clean
 
 PYTHON ?= python3
 # Another build of torch can be asked for: make demo TORCH="torch==2.13.0 --index-url URL"
@@ -17,6 +17,8 @@ help:
 	@echo 'make bench  run the benchmarks (benchmarks/results/*.json)'
 	@echo 'make sparsity  what zeros save in trainings, and the tables of docs/zce.md (a quarter of an hour)'
 	@echo 'make pairs  10^7 pairs of operands and 1,500 products through compiled RTL (half an hour)'
+	@echo 'make faults  1,000 injections of each fault of the link into each operation, and the table of docs/protocol.md (minutes)'
+	@echo 'make fuzz   a million random frames into each end of the link, likewise (minutes)'
 	@echo 'make synth  area and clock on an ECP5 of all designs (hours; cached; SEEDS=3, or UNITS="tiny softmax" for some)'
 	@echo 'make clean  remove everything that make made'
 
@@ -49,6 +51,9 @@ sparsity: $(VENV)/.test
 pairs: $(VENV)/.test simulator
 	@for script in pairs products; do \
 	  OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+faults fuzz: $(VENV)/.test
+	@$(BIN)/python benchmarks/$@.py
 
 # Without UNITS: what benchmarks/results/synth.json records. With it: those units, as `exactum synth` takes them.
 synth: $(VENV)/.synth

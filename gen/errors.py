@@ -126,11 +126,38 @@ CODES = _table([
      "Compiled RTL needs a C++ compiler and Verilator (`apt install g++ verilator`), or instead of "
      "Verilator the Yosys that `pip install 'exactum[synth]'` brings, which is slower."),
     ("X401", "the device cannot be opened",
-     "It is not there, is in use, or may not be opened by you (serial ports: group dialout)."),
+     "There is no such port, or it cannot be set up. `exactum devices` lists what can be opened."),
+    ("X402", "another program has the port open",
+     "A serial port is opened exclusively. The lock ends with the program that holds it, however "
+     "it ends."),
     ("X403", "the device is closed", "It was closed before this call. Open it again."),
+    ("X404", "the link is lost",
+     "Several times no reply came in time, or the port is gone. What was on its way may have been "
+     "done or not, but once at most. Once the link is back the device can be opened again; its "
+     "memory counts as lost."),
+    ("X405", "the device was reset",
+     "It was configured anew or lost its power: its memory is lost. Open it again."),
+    ("X406", "another program has opened the device",
+     "Whoever opens a device last has it. Opening it again takes it back; its memory counts as "
+     "lost."),
+    ("X407", "the device speaks another version of the protocol",
+     "Gateware and driver are of different releases (docs/protocol.md). Build the bitstream with "
+     "this one."),
     ("X408", "the bitstream is of another configuration",
      "The device states the SHA-256 of the configuration that it was built from. Give that "
      "configuration, or load the bitstream of this one."),
+    ("X409", "the port may not be opened by you",
+     "Serial ports belong to the group dialout: `sudo usermod -aG dialout $USER`, then log in "
+     "again."),
+    ("X410", "what arrives is not the protocol",
+     "Bytes arrive, but no frame of docs/protocol.md is in them: the baud rate is not that of "
+     "`device.baud`, or this port is another device's."),
+    ("X411", "the device has refused a request",
+     "It says that the words are outside of its memory and registers, or that it does not know "
+     "the request. Nothing was read or written by that request."),
+    ("X412", "the device was opened anew since",
+     "What was put on a device is lost when it is opened again: after a reset, a lost link, or "
+     "another program's visit."),
     ("X414", "the device is not a machine",
      "Its first register does not say EXACTUM1 (docs/machine.md): it is another design."),
     ("X415", "the device has failed",

@@ -110,10 +110,12 @@ class Machine(wiring.Component):
         m = Module()
         width = self.memory_words.bit_length() - 1
         reset = Signal()
-        shells = {name: Shell(unit, begins=BEGINS[name]) for name, unit in self.units().items()}
+        shells = {name: Shell(unit, begins=BEGINS[name], target=self.engine["target"])
+                  for name, unit in self.units().items()}
         movers = self._movers(shells, width)
         for name, part in shells.items():
-            m.submodules[name] = ResetInserter(reset)(part)
+            m.submodules[name] = part
+            m.d.comb += part.reset.eq(reset)
         for channel, mover in movers.items():
             m.submodules[f"mover_{channel.name.lower()}"] = ResetInserter(reset)(mover)
         self._engine(m, shells["engine"], movers)

@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 
 from .link import Link
 from .protocol import BUS_REPLY, BusRequest
-from .uart import UartReceiver, UartTransmitter
+from .session import check_memory_words
+from .uart import UartReceiver, UartTransmitter, check_bit_cycles
 
 __all__ = ["SerialPort"]
 
@@ -39,6 +40,8 @@ class SerialPort(wiring.Component):
     """
 
     def __init__(self, *, bit_cycles, memory_words, target="generic"):
+        check_bit_cycles(bit_cycles)
+        check_memory_words(memory_words)
         self.bit_cycles, self.memory_words, self.target = bit_cycles, memory_words, target
         super().__init__({
             "rx": In(1, init=1), "tx": Out(1, init=1),
@@ -46,15 +49,12 @@ class SerialPort(wiring.Component):
             "i_reply": In(stream.Signature(BUS_REPLY)),
             "taken": Out(32), "dropped": Out(16), "repeated": Out(16),
         })
-        self._receiver = UartReceiver(bit_cycles=bit_cycles)
-        self._transmitter = UartTransmitter(bit_cycles=bit_cycles)
-        self._link = Link(memory_words=memory_words, target=target)
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.receiver = receiver = self._receiver
-        m.submodules.transmitter = transmitter = self._transmitter
-        m.submodules.link = link = self._link
+        m.submodules.receiver = receiver = UartReceiver(bit_cycles=self.bit_cycles)
+        m.submodules.transmitter = transmitter = UartTransmitter(bit_cycles=self.bit_cycles)
+        m.submodules.link = link = Link(memory_words=self.memory_words, target=self.target)
         wiring.connect(m, receiver.o, link.i)
         wiring.connect(m, link.o, transmitter.i)
         wiring.connect(m, link.o_request, wiring.flipped(self.o_request))

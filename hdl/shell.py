@@ -5,6 +5,7 @@ from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .gate import COUNT_WIDTH, Gate
+from .geometry import TARGETS
 from .movers import QUEUE_DEPTH
 
 __all__ = ["Shell"]
@@ -19,9 +20,15 @@ class Shell(wiring.Component):
         With streams, the outgoing ones named ``o`` or ``o_...``.
     begins : str
         Its input whose first words begin the count of cycles.
+    target : str
+        How it is frozen: ``"generic"``: every register of the unit is told; ``"ecp5"``: its clock
+        is held by a DCCA (FPGA-TN-02200, dynamic clock control), which costs no logic and reaches
+        the registers within primitives, too.
 
     Members
     -------
+    reset : In(1)
+        Of everything.
     the unit's streams
     supplied : In(1) each, named ``supplied_`` and the input stream
         As in ``Gate``.
@@ -33,23 +40,26 @@ class Shell(wiring.Component):
     Results come out of a queue, a cycle or more behind.
     """
 
-    def __init__(self, unit, *, begins):
-        self.unit, self.begins = unit, begins
+    def __init__(self, unit, *, begins, target="generic"):
+        if target not in TARGETS:
+            raise ValueError(f"target is one of {TARGETS}; got {target!r}")
+        self.unit, self.begins, self.target = unit, begins, target
         streams = {name: member for name, member in unit.signature.members.items()
                    if member.is_signature and isinstance(member.signature, stream.Signature)}
         self.inputs = tuple(name for name in streams if not name.startswith("o"))
         self.outputs = tuple(name for name in streams if name.startswith("o"))
         super().__init__({
             **streams, **{f"supplied_{name}": In(1) for name in self.inputs},
-            "go": In(1), "halt": In(1), "running": Out(1), "stalls": Out(1),
+            "reset": In(1), "go": In(1), "halt": In(1), "running": Out(1), "stalls": Out(1),
             "cycles": Out(COUNT_WIDTH)})
 
     def elaborate(self, platform):
         m = Module()
         unit = self.unit
-        m.submodules.gate = gate = Gate(streams=len(self.inputs) + len(self.outputs))
+        gate = Gate(streams=len(self.inputs) + len(self.outputs))
+        m.submodules.gate = ResetInserter(self.reset)(gate)
         enable = gate.enable
-        m.submodules.unit = EnableInserter(enable)(unit)
+        m.submodules.unit = self._frozen(m, enable)
         for name in self.inputs:
             outside, inside = getattr(self, name), getattr(unit, name)
             m.d.comb += [
@@ -60,7 +70,7 @@ class Shell(wiring.Component):
         for name in self.outputs:
             outside, inside = getattr(self, name), getattr(unit, name)
             queue = fifo.SyncFIFO(width=Shape.cast(inside.payload.shape()).width, depth=QUEUE_DEPTH)
-            m.submodules[f"{name}_queue"] = queue
+            m.submodules[f"{name}_queue"] = ResetInserter(self.reset)(queue)
             m.d.comb += [
                 queue.w_data.eq(inside.payload), queue.w_en.eq(inside.valid & enable),
                 inside.ready.eq(1),
@@ -77,3 +87,14 @@ class Shell(wiring.Component):
             self.stalls.eq(gate.stalls), self.cycles.eq(gate.cycles),
         ]
         return m
+
+    def _frozen(self, m, enable):
+        """The unit, which moves only where it may."""
+        if self.target == "generic":
+            return ResetInserter(self.reset)(EnableInserter(enable)(self.unit))
+        gated = ClockDomain("gated", local=True)
+        m.domains += gated
+        m.submodules.clock = Instance(
+            "DCCA", i_CLKI=ClockSignal(), i_CE=enable | self.reset, o_CLKO=gated.clk)
+        m.d.comb += gated.rst.eq(ResetSignal() | self.reset)
+        return DomainRenamer("gated")(self.unit)

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .protocol import LEAST_CYCLES
 
-__all__ = ["UartReceiver", "UartTransmitter"]
+__all__ = ["UartReceiver", "UartTransmitter", "check_bit_cycles"]
 
 DATA_BITS = 8
 

@@ -5,7 +5,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Bus"]
+from ..gen.errors import DeviceError
+
+__all__ = ["Bus", "check_generation"]
 
 
 class Bus(Protocol):
@@ -27,3 +29,11 @@ class Bus(Protocol):
 
     def close(self) -> None:
         """Release the device; every later call raises DeviceError X403."""
+
+
+def check_generation(bus: Bus, generation: int) -> None:
+    """Raise DeviceError X412 unless the bus is still of this generation."""
+    if bus.generation != generation:
+        raise DeviceError("X412", f"this belongs to generation {generation} of the device, which "
+                          f"was opened anew since: it is now {bus.generation}",
+                          "put operands on the device again")

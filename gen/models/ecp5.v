@@ -179,3 +179,13 @@ module DP16KD (
         DOB4, DOB3, DOB2, DOB1, DOB0
     } = o;
 endmodule
+
+// Dynamic clock control (FPGA-TN-02200): the clock goes on while CE, taken while it is low, is 1.
+module DCCA (
+    input CLKI, CE,
+    output CLKO
+);
+    reg enable;
+    always @* if (!CLKI) enable = CE;
+    assign CLKO = CLKI & enable;
+endmodule

@@ -20,6 +20,7 @@ VERBS = {
     "check": "Validate a configuration and show what it resolves to.",
     "explain": "Explain an error code or a configuration key.",
     "doctor": "Each tool with its version, what it is for and what to do.",
+    "devices": "What can be opened: emulator, compiled RTL, serial ports.",
     "generate": "Write Verilog, port descriptions and a manifest.",
     "sim": "Run the cocotb benches on the generated Verilog.",
     "synth": "Area and clock on an ECP5: synthesis, place and route.",

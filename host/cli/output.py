@@ -18,6 +18,7 @@ __all__ = ["Output", "configured", "verb"]
 
 # Which extra brings a package that the core does without.
 _EXTRAS = {"torch": "host", "numpy": "host", "jinja2": "host", "matplotlib": "host",
+           "serial": "host", "cobs": "host",
            "cocotb": "sim", "cocotb_tools": "sim", "sklearn": "demo"}
 
 
