@@ -339,7 +339,8 @@ def _open_rtl(place: str, config: Configuration | str | Path | None) -> Device:
 
 
 def _open_serial(place: str, config: Configuration | str | Path | None) -> Device:
-    # MachineDevice(design, the bus of host/link for that port)
+    # To come: MachineDevice(design, link.open_serial(f"serial:{place}", baud=design.device.baud,
+    # configuration_hash=design.hash))
     raise DeviceError("X401", f"'serial:{place}' is a board, which this release does not drive",
                       "open_device('rtl') runs the same gateware; open_device('emulator') gives "
                       "the same bits")

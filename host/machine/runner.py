@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from ...hdl.machine_layouts import (
     COMMAND_WORDS,
     IDENTITY,
     REGISTER_BASE,
+    UNIT_NAMES,
     Fault,
     Register,
     State,
@@ -154,12 +156,14 @@ class Runner:
         with self.lock:
             try:
                 self._drive(work, feeds, places, _Arriving(work.results, out), scratch.taken)
-                return Done(work.results.gathered(),
-                            self._register(Register.CYCLES, unit_number(work.unit)),
-                            self._register(Register.LOST))
+                lost, cycles = (number(x) for x in (Register.LOST, Register.CYCLES))
+                counts = self.bus.read(REGISTER_BASE + lost, cycles + len(UNIT_NAMES) - lost)
             except DeviceError:
-                self.reset()
+                with suppress(DeviceError):     # the first one says what is wrong
+                    self.reset()
                 raise
+        return Done(work.results.gathered(),
+                    int(counts[cycles - lost + unit_number(work.unit)]), int(counts[0]))
 
     def room(self, resident: int = 0) -> int:
         """Words for a work's streams, beside a list and what stays in the memory."""
@@ -241,8 +245,8 @@ class Runner:
                                   f"seconds: state {status.state.name}, units "
                                   f"{status.running:#x} running, movers {status.busy:#x} busy")
 
-    def _register(self, register: Any, offset: int = 0) -> int:
-        return int(self.bus.read(REGISTER_BASE + number(register) + offset, 1)[0])
+    def _register(self, register: Any) -> int:
+        return int(self.bus.read(REGISTER_BASE + number(register), 1)[0])
 
     def _write_register(self, register: Any, value: int) -> None:
         self.bus.write(REGISTER_BASE + number(register), np.array([value], np.uint64))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from exactum.hdl.machine_layouts import REGISTER_BASE, Register
 from exactum.host import machine_device, mx_quantize, open_device, quantize
 from exactum.host.device import COUNTERS
 from exactum.host.machine import runner as module
+from exactum.host.machine import streams, works
 from exactum.host.machine_device import MachineDevice
 from exactum.host.native_bus import NativeBus
 from exactum.host.numerics import to_bits
@@ -290,6 +292,29 @@ def test_scores_that_stay_cross_the_bus_once(machine, monkeypatch):
     assert same(*results)
     # Composed, x goes in and out of two units more, and P in and out.
     assert words[1] - words[0] > 3 * 32 * 32 // 2, words
+
+
+def test_the_tests_catch_a_stream_that_is_ended_too_early(machine, monkeypatch):
+    """A fault: a unit that has to wait for its words is not frozen."""
+    whole = streams.Items.take
+
+    def take(self, address, room):
+        chunk = whole(self, address, room)
+        return chunk._replace(move=replace(chunk.move, more=False))
+
+    monkeypatch.setattr(streams.Items, "take", take)
+    with pytest.raises(AssertionError):
+        check(machine, lambda d: d.gemm(randn(80, 60), randn(60, 40), compress=False))
+
+
+def test_the_tests_catch_results_that_are_not_dropped(machine, monkeypatch):
+    """A fault: those of columns that are not there are taken for results."""
+    tiles = works._tiles
+    monkeypatch.setattr(works, "_tiles", lambda plan: [
+        shape._replace(drop=0) for shape in tiles(plan)])
+    with pytest.raises(AssertionError):
+        check(machine, lambda d: d.gemm(randn(5, 8), randn(8, 6), orientation="a"))
+    machine.runner.reset()
 
 
 def test_the_model_gives_what_the_emulator_gives(model):
