@@ -264,7 +264,7 @@ def test_counters_are_those_of_the_parts():
     whole, parts = open_device(), open_device()
     whole.attention(q, k, v, causal=True, formats=("e4m3", "bf16"))
     left, right, values = (x.reshape(4, -1, 64) for x in (q, k, v))
-    x = parts.gemm(left, right.mT).view(2, 4, 40, 40)
+    x = parts.gemm(left, right.mT).view(4, 2, 40, 40)
     allowed = torch.ones(40, 40, dtype=torch.bool).tril()
     p = torch.stack([parts.softmax(one, "bf16")            # of heads that share keys: one operation
                      for one in scale_and_mask(x, 64 ** -0.5, None, allowed)])
