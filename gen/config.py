@@ -127,7 +127,7 @@ class Device(_Model):
     memory_words: PowerOfTwo = Field(
         ge=512, le=65536, description="64-bit words of the scratch memory.")
     baud: int = Field(
-        ge=9600, le=12_000_000, description="Bits per second of the serial port.")
+        ge=9600, le=50_000_000, description="Bits per second of the serial port.")
 
 
 class Configuration(_Model):

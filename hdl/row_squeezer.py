@@ -114,7 +114,8 @@ class RowFeeder(wiring.Component):
     -----
     Values that wait for their word to be full are there only when their row is at its end. So the
     queue of masks has room for two rows, and values are ahead while a whole row is in it. And that
-    of values has room for those of two masks: the engine moves only if there are two.
+    of values has room for those of all masks that may be ahead of them: the engine moves only while
+    there are two, and its skipper takes those of 16 chunks of 8 elements, and four more.
     """
 
     def __init__(self, *, width, scale_block, b_depth, widest):
@@ -136,7 +137,7 @@ class RowFeeder(wiring.Component):
         m.submodules.masks = masks = fifo.SyncFIFOBuffered(
             width=mask_width + 1, depth=self.depth)
         m.submodules.values = values = fifo.SyncFIFOBuffered(
-            width=WORD_WIDTH, depth=2 * self.widest + 8)  # a mask has `widest` words of values
+            width=WORD_WIDTH, depth=8 * self.widest + 8)  # a mask has up to `widest` words of them
         wiring.connect(m, feeder.o, squeezer.i)
         wiring.connect(m, wiring.flipped(self.read), feeder.read)
         whole_rows = Signal(range(self.depth + 1))

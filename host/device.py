@@ -291,7 +291,8 @@ class EmulatorDevice(Device):
 
 
 def open_device(name: str = "emulator",
-                config: Configuration | str | Path | None = None) -> Device:
+                config: Configuration | str | Path | None = None, *,
+                latency: float = 0.1) -> Device:
     """Open a device by name.
 
     Parameters
@@ -299,10 +300,14 @@ def open_device(name: str = "emulator",
     name : str
         ``"emulator"``; ``"rtl"``, the generated Verilog of the whole machine, compiled natively and
         run cycle by cycle (the first time it is compiled, for minutes); ``"rtl:CONFIG"``, the same,
-        of a preset or a TOML file.
+        of a preset or a TOML file; ``"serial:PATH"``, a board at a serial port, built from
+        ``config``.
     config : Configuration, str or Path, optional
         The design: a configuration, a preset's name, or the path of a TOML file; the preset
         ``default`` unless given.
+    latency : float
+        Seconds that a board at a serial port may take to answer, beside its bytes on the line. A
+        simulated one (`SimulatedPort`) needs some.
 
     Raises
     ------
@@ -313,7 +318,8 @@ def open_device(name: str = "emulator",
     ToolMissing
         Nothing compiles Verilog here.
     DeviceError
-        The device exists, but not in this release.
+        There is no such port, it is in use, nothing answers there, or what answers was built from
+        another configuration (X401 to X410).
     """
     if config is not None and not isinstance(config, Configuration | str | Path):
         raise UsageError("X202", "config is a Configuration, a preset's name or a path; "
@@ -322,14 +328,15 @@ def open_device(name: str = "emulator",
     if kind not in _OPENERS or (has_place and (kind == "emulator" or not place)):
         raise UsageError("X211", f"the device is called {', '.join(_OPENERS)}, rtl:CONFIG or "
                          f"serial:PATH; got {name!r}{nearest(str(name), _OPENERS)}")
-    return _OPENERS[kind](place, config)
+    return _OPENERS[kind](place, config, latency)
 
 
-def _open_emulator(place: str, config: Configuration | str | Path | None) -> Device:
+def _open_emulator(place: str, config: Configuration | str | Path | None, latency: float
+                   ) -> Device:
     return EmulatorDevice(load("default" if config is None else config))
 
 
-def _open_rtl(place: str, config: Configuration | str | Path | None) -> Device:
+def _open_rtl(place: str, config: Configuration | str | Path | None, latency: float) -> Device:
     from .machine_device import MachineDevice
     from .native_bus import NativeBus
     if place and config is not None:
@@ -338,12 +345,13 @@ def _open_rtl(place: str, config: Configuration | str | Path | None) -> Device:
     return MachineDevice(design, NativeBus(design))
 
 
-def _open_serial(place: str, config: Configuration | str | Path | None) -> Device:
-    # To come: MachineDevice(design, link.open_serial(f"serial:{place}", baud=design.device.baud,
-    # configuration_hash=design.hash))
-    raise DeviceError("X401", f"'serial:{place}' is a board, which this release does not drive",
-                      "open_device('rtl') runs the same gateware; open_device('emulator') gives "
-                      "the same bits")
+def _open_serial(place: str, config: Configuration | str | Path | None, latency: float) -> Device:
+    from .link import open_serial
+    from .machine_device import MachineDevice
+    design = load("default" if config is None else config)
+    return MachineDevice(design, open_serial(
+        f"serial:{place}", baud=design.device.baud, configuration_hash=design.hash,
+        latency=latency))
 
 
 _OPENERS = MappingProxyType({"emulator": _open_emulator, "rtl": _open_rtl, "serial": _open_serial})

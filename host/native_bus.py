@@ -38,7 +38,7 @@ class NativeBus:
     generation = 1      # nobody else can open it
 
     def __init__(self, config: Configuration, folder: str | Path | None = None) -> None:
-        self.unit = NativeUnit.of("machine", config, folder)
+        self.unit = NativeUnit.of("serial_line", config, folder)
         self._lock = threading.Lock()
         self._looked_at, self._rest = -1, 1
 
