@@ -2,54 +2,41 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ..gen.config import Configuration
-from ..hdl.formats import Format, lookup
-from .attention import (
-    Operands,
-    Setup,
-    Verbs,
-    attend,
-    attend_backward,
-    zero_where_masked,
-)
+from ..hdl.formats import lookup
+from .attention import Operands, Setup, Verbs, attend, attend_backward
 from .bus import Bus
 from .checked import CheckedProduct, checked_product
 from .counters import Counters
 from .counting import Amounts, count_dots, count_elementwise, count_product, count_rows
 from .device import Device
 from .dots import check_dots, plan_dots
-from .gemm import default_overflow, product
-from .log_softmax import log_sums, softmax_and_log_sums
-from .machine.attention import Masking, Residence, flows, resident_words
-from .machine.runner import Done, Runner
+from .log_softmax import log_sums
+from .machine.runner import Runner
 from .machine.works import elementwise_work, engine_work, product_bits, softmax_work
+from .machine_attention import attend_resident
+from .machine_products import plans_of, saturated_results
 from .mx import Scales
 from .numerics import (
-    Operand,
     checked_format,
     decode,
     format_of,
     from_bits,
-    max_finite,
     quantize,
     to_bits,
     torch_dtype,
 )
-from .plan import Plan, plan_gemm
 from .softmax import check_length, rows_of, rows_of_both
-from .tiling import MOST_ROWS
 
 __all__ = ["MachineDevice"]
 
 _Result = TypeVar("_Result")
-
-_LEAST_ROOM = 64    # words for the streams of an attention that stays in the memory
 
 
 class MachineDevice(Device):
@@ -59,12 +46,13 @@ class MachineDevice(Device):
     counted. All other counters are computed from the operands, as the emulator computes them.
 
     The gateware does not say which 8-bit results it has clamped. Where a result is the largest
-    finite one, the golden model's product tells whether it was more: it computes the rows and
-    columns that have such a result once again, on the host.
+    finite one, the golden model tells whether it was more: it computes the rows and columns that
+    have such a result once again, on the host (`saturated_results`).
 
     It has no logarithm either: ln S of log-softmax and of attention is the golden model's, computed
-    on the host (`log_sums`). Boolean and causal masks, and rows that are masked as a whole, are
-    put in by the host, too.
+    on the host (`log_sums`). An attention whose scores fit the scratch memory stays there
+    (`attend_resident`); otherwise its parts go in and out one by one, and the host puts in boolean
+    and causal masks, and zeros in rows that are masked as a whole.
 
     Parameters
     ----------
@@ -95,7 +83,7 @@ class MachineDevice(Device):
                                orientation=orientation, compress=compress)
         out, cycles, lost = self._product(call)
         self._counters.add(count_product(
-            self.config, call, lost=lost, saturated=self._saturated(call, out)
+            self.config, call, lost=lost, saturated=saturated_results(self.config, call, out)
         ) | {"cycles": cycles})
         return out
 
@@ -186,131 +174,28 @@ class MachineDevice(Device):
             part._counters.add(counts)
             return out if allowed is None else out.masked_fill_(~allowed, -math.inf)
 
-        found = run(Verbs(part.gemm, softmax, part.softmax_backward, scores, part._resident))
+        def at_once(of: Operands, of_part: slice, setup: Setup) -> tuple[Tensor, Tensor] | None:
+            done = attend_resident(self.runner, self.config, of, of_part, setup)
+            if done is None:
+                return None
+            for counts in done.counts:
+                part._counters.add(counts)
+            return done.out, done.log_sums
+
+        found = run(Verbs(part.gemm, softmax, part.softmax_backward, scores, at_once))
         self._counters.add({**part.counters, "calls": 1})
         return found
-
-    def _resident(self, of: Operands, part: slice, setup: Setup) -> tuple[Tensor, Tensor] | None:
-        """A part of an attention whose scores and probabilities stay in the scratch memory.
-
-        None where that cannot be: they do not fit, a row of them goes in pieces, P's windows are
-        anchored by its numbers, or Q or K has rows that are zero.
-
-        The scores are read back, once, for the logarithms of their sums. The host finds P by the
-        golden model meanwhile, to count its zeros and to choose how P V is computed; where P is not
-        streamed as it is, it is read back, too.
-        """
-        (data, p_format), (*_, heads, rows, keys) = setup.formats, of.shape
-        vpcu, narrow = self.config.vpcu, not (lookup(data).is_wide or lookup(p_format).is_wide)
-        if not narrow or not 0 < keys <= min(vpcu.b_depth, self.config.softmax.max_length) \
-                or not 0 < heads * rows <= MOST_ROWS \
-                or not flows(self.config, keys, lookup(p_format)) \
-                or self.runner.room(resident_words(heads, rows, keys)) < keys + _LEAST_ROOM:
-            return None
-        scores = checked_product(
-            self.config, of.q.values[part], of.k.values[part].mT, (data, data), "fp32",
-            exponent=-of.q.shift - of.k.shift, scales=None, orientation="auto", compress=True)
-        plans = [plan for _, plan in self._plans(scores)]
-        mask, allowed = of.cut(of.mask, part), of.cut(of.allowed, part)
-        if any(len(plan.places[0]) * len(plan.places[1]) != heads * rows * keys for plan in plans) \
-                or (allowed is not None and not _is_bounded(scores, of.factor)):
-            return None
-        causal = setup.causal and setup.mask is None
-        values = checked_product(
-            self.config, torch.zeros(len(plans), heads * rows, keys).to(
-                torch_dtype(lookup(p_format))), of.v.values[part], (p_format, data), setup.result,
-            exponent=-of.v.shift, scales=None, orientation="auto", compress=True)
-        spent = {"scores": 0, "elementwise": 0, "softmax": 0, "values": 0}
-        lost, xs, ps, sums = [0, 0], [], [], []
-        out = torch.zeros(len(plans), heads * rows, of.v.values.shape[-1], dtype=torch.int64)
-        for index, plan in enumerate(plans):
-            masking = Masking(causal, _subtrahend(*(
-                x if x is None or x.dim() <= 2 else x[index] for x in (mask, allowed))))
-            with self.runner.lock:
-                group = Residence(self.runner, self.config, heads, rows, keys)
-                done = group.multiply(plan)
-                spent["scores"] += done.cycles
-                lost[0] += done.lost
-                spent["elementwise"] += group.scale_and_mask(of.factor, masking)
-                x = group.x()
-                p, logarithms = zero_where_masked(
-                    x, *softmax_and_log_sums(x, p_format, config=self.config))
-                spent["softmax"] += group.softmax(lookup(p_format))
-                masked = (x == -math.inf).all(-1)
-                call = values._replace(a=p.view(1, -1, keys), b=values.b[index:index + 1])
-                (_, plan), = self._plans(call)
-                if plan.plain:
-                    done = group.weight(plan, lookup(p_format), values.target, masked.flatten())
-                else:
-                    p = zero_where_masked(x, group.p(lookup(p_format)).view(p.shape),
-                                          logarithms)[0]
-                    (_, plan), = self._plans(call._replace(a=p.view(1, -1, keys)))
-                    done = self._run(plan, values.target)
-            out[index] = product_bits(plan, done.results)
-            spent["values"] += done.cycles
-            lost[1] += done.lost
-            xs.append(x)
-            ps.append(p)
-            sums.append(logarithms)
-        x, p = torch.stack(xs), torch.stack(ps)
-        values = checked_product(
-            self.config, p.flatten(1, 2), of.v.values[part], (p_format, data), setup.result,
-            exponent=-of.v.shift, scales=None, orientation="auto", compress=True)
-        found = from_bits(out, values.target)
-        for counts, cycles in (
-                (count_product(self.config, scores, lost=lost[0], saturated=0), spent["scores"]),
-                (count_elementwise(self.config, x), spent["elementwise"]),
-                (count_rows(self.config, x, p, len(x)), spent["softmax"]),
-                (count_product(self.config, values, lost=lost[1],
-                               saturated=self._saturated(values, found)), spent["values"])):
-            self._counters.add(counts | {"cycles": cycles})
-        return found, torch.stack(sums)
 
     def _product(self, call: CheckedProduct) -> tuple[Tensor, int, int]:
         """The results of a product or a batch, their cycles, and how many lost bits."""
         out = torch.zeros((*call.a.shape[:-1], call.b.shape[-1]), dtype=torch.int64)
         cycles = lost = 0
-        for index, plan in self._plans(call):
+        for index, plan in plans_of(self.config, call):
             if plan.operations:
-                done = self._run(plan, call.target)
+                done = self.runner.run(engine_work(plan, call.target, self.config))
                 out[index] = product_bits(plan, done.results)
                 cycles, lost = cycles + done.cycles, lost + done.lost
         return from_bits(out, call.target), cycles, lost
-
-    def _plans(self, call: CheckedProduct) -> Iterator[tuple[Any, Plan]]:
-        """The plan of a product, or of each of a batch, with its index."""
-        left, right = (_bits(x, fmt) for x, fmt in zip((call.a, call.b), call.formats, strict=True))
-        first, second = call.formats
-        for index in range(len(left)) if left.dim() == 3 else (...,):
-            yield index, plan_gemm(
-                left[index], right[index], (first.name, second.name), call.target.name,
-                config=self.config, exponent=call.exponent, orientation=call.orientation,
-                scales=(_at(call.scales[0], index), _at(call.scales[1], index)),
-                compress=call.compress)
-
-    def _run(self, plan: Plan, result: Format) -> Done:
-        return self.runner.run(engine_work(plan, result, self.config))
-
-    def _saturated(self, call: CheckedProduct, out: Tensor) -> int:
-        """How many results were clamped to the largest finite one: only 8-bit formats are."""
-        target, vpcu, found = call.target, self.config.vpcu, 0
-        if target.width != 8:
-            return 0
-        largest = max_finite(target)
-        matrices = decode(out).abs().eq(largest)
-        if out.dim() == 2:
-            matrices = matrices.unsqueeze(0)
-        for index, is_largest in enumerate(matrices):
-            rows, columns = is_largest.any(-1), is_largest.any(-2)
-            if not rows.any():
-                continue
-            part = index if out.dim() == 3 else ...
-            left = _selected(call.left, part, (rows, slice(None)))
-            right = _selected(call.right, part, (slice(None), columns))
-            grid, _ = product(left, right, call.formats, target, exponent=call.exponent,
-                              accumulator_width=vpcu.accumulator_width, max_k=vpcu.max_k)
-            found += int((grid.abs() > largest).sum())
-        return found
 
     def _softmax(self, x: Tensor, result: str) -> tuple[Tensor, Amounts]:
         """The probabilities, and what they count."""
@@ -351,32 +236,6 @@ class MachineDevice(Device):
         return out, count_elementwise(self.config, x) | {"cycles": cycles}
 
 
-def _is_bounded(call: CheckedProduct, factor: float) -> bool:
-    """Whether no result times the factor can be infinite or NaN."""
-    if not (call.left.finite and call.right.finite) or call.exponent > 1000:
-        return False
-    largest = [float(x.values.abs().max()) if x.values.numel() else 0.0
-               for x in (call.left, call.right)]
-    terms = call.a.shape[-1] * largest[0] * largest[1] * 2.0 ** max(-1000, call.exponent)
-    return terms * max(1.0, abs(factor)) < 2.0 ** 127
-
-
-def _subtrahend(mask: Tensor | None, allowed: Tensor | None) -> Tensor:
-    """What is taken off the scaled scores: -mask, and +Inf where it is not ``allowed``.
-
-    That makes a number -Inf, as rule A3 has it, but +Inf and NaN it makes NaN.
-    """
-    t = torch.zeros(()) if mask is None else -mask
-    return t if allowed is None else torch.where(allowed, t, math.inf)
-
-
-def _bits(x: Tensor, fmt: Format) -> Tensor:
-    """The bit patterns of an operand: as it is in its format's dtype, else converted."""
-    if x.dtype != torch_dtype(fmt):
-        x = quantize(x, fmt, default_overflow(fmt))
-    return to_bits(x)
-
-
 def _carried(x: Tensor) -> Tensor:
     """float64 rounded to float32; the others as they are."""
     return quantize(x, "fp32", "overflow") if x.dtype == torch.float64 else x
@@ -393,13 +252,3 @@ def _spread(x: Tensor, like: Tensor) -> Tensor:
     if x.dim() and x.shape[-1] == like.shape[-1] != 1:
         return x.expand(like.shape)
     return x.expand((*like.shape[:-1], 1))
-
-
-def _at(scales: Tensor | None, index: Any) -> Tensor | None:
-    return None if scales is None else scales[index]
-
-
-def _selected(x: Operand, part: Any, place: tuple) -> Operand:
-    """Some rows of A's, or columns of B's, of one product."""
-    return x._replace(values=x.values[part][place], windows=None,
-                      weights=None if x.weights is None else x.weights[part][place])

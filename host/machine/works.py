@@ -43,12 +43,12 @@ def engine_work(plan: Plan, result: Format, config: Configuration) -> Work:
 def product_bits(plan: Plan, results: NDArray[np.uint32]) -> Tensor:
     """The bit patterns [M, N] (int64) of a product's results."""
     rows, columns = map(len, plan.places)
-    whole = columns // plan.columns * plan.columns
+    tiles, rest = divmod(columns, plan.columns)
+    whole = tiles * plan.columns
     found = torch.from_numpy(results.astype(np.int64))
-    tiles, last = found[:rows * whole], found[rows * whole:]
     return plan.place(torch.cat([
-        tiles.view(-1, rows, plan.columns).permute(1, 0, 2).reshape(rows, whole),
-        last.view(rows, columns - whole)], 1))
+        found[:rows * whole].view(tiles, rows, plan.columns).permute(1, 0, 2).reshape(rows, whole),
+        found[rows * whole:].view(rows, rest)], 1))
 
 
 def softmax_work(x: Tensor, result: Format, config: Configuration) -> Work:

@@ -10,7 +10,7 @@ import torch
 from exactum.gen.config import preset
 from exactum.gen.errors import DeviceError, UsageError
 from exactum.hdl.machine_layouts import REGISTER_BASE, Register
-from exactum.host import machine_device, mx_quantize, open_device, quantize
+from exactum.host import machine_attention, mx_quantize, open_device, quantize
 from exactum.host.device import COUNTERS
 from exactum.host.machine import runner as module
 from exactum.host.machine import streams, works
@@ -201,12 +201,21 @@ def test_attention_of_infinities(machine):
             q, k, v, formats=("fp16", "bf16"), result="e4m3", **options))
 
 
+@pytest.mark.parametrize("sizes", [(0, 4, 3, 8), (1, 0, 5, 4), (1, 3, 0, 4), (1, 3, 5, 0)])
+def test_attention_of_nothing(machine, sizes):
+    batch, rows, keys, width = sizes
+    q, k = torch.zeros(batch, 2, rows, 4), torch.zeros(batch, 1, keys, 4)
+    v = randn(batch, 1, keys, width)
+    for x in (q, randn(*q.shape)):
+        check(machine, lambda d, x=x: d.attention(x, k + x.sum(), v, formats=("e4m3", "fp16")))
+
+
 @pytest.fixture
 def ways(monkeypatch):
     """How P V was computed where P stays in the scratch memory, for each group of heads."""
     taken = []
 
-    class Watched(machine_device.Residence):
+    class Watched(machine_attention.Residence):
         def weight(self, *arguments):
             taken.append("as it is")
             return super().weight(*arguments)
@@ -215,7 +224,7 @@ def ways(monkeypatch):
             taken.append("read back")
             return super().p(*arguments)
 
-    monkeypatch.setattr(machine_device, "Residence", Watched)
+    monkeypatch.setattr(machine_attention, "Residence", Watched)
     return taken
 
 
@@ -287,7 +296,7 @@ def test_scores_that_stay_cross_the_bus_once(machine, monkeypatch):
         words.append(0)
         with monkeypatch.context() as patch:
             if not stays:
-                patch.setattr(machine_device, "resident_words", lambda *sizes: 1 << 20)
+                patch.setattr(machine_attention, "resident_words", lambda *sizes: 1 << 20)
             results.append(machine.attention(q, k, v, causal=True, formats=("e4m3", "e4m3")))
     assert same(*results)
     # Composed, x goes in and out of two units more, and P in and out.
