@@ -45,11 +45,17 @@ class Device(ABC):
         self.config = config
         self._closed = False
         self._counters = Counters()
+        self._events: list[str] = []
 
     @property
     def counters(self) -> Counters:
         """What was done so far; the names and meanings are in ``COUNTERS``."""
         return self._counters
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """What happened to the device, in sentences: that another one took over."""
+        return tuple(self._events)
 
     def reset_counters(self) -> None:
         """Set every counter to zero."""
@@ -292,7 +298,7 @@ class EmulatorDevice(Device):
 
 def open_device(name: str = "emulator",
                 config: Configuration | str | Path | None = None, *,
-                latency: float = 0.1) -> Device:
+                latency: float = 0.1, fallback: str | None = None) -> Device:
     """Open a device by name.
 
     Parameters
@@ -308,6 +314,9 @@ def open_device(name: str = "emulator",
     latency : float
         Seconds that a board at a serial port may take to answer, beside its bytes on the line. A
         simulated one (`SimulatedPort`) needs some.
+    fallback : str, optional
+        ``"emulator"``: if the device is lost, the emulator goes on where it was, and the report
+        says so (`FallbackDevice`). Else an operation on a lost device raises DeviceError.
 
     Raises
     ------
@@ -324,11 +333,17 @@ def open_device(name: str = "emulator",
     if config is not None and not isinstance(config, Configuration | str | Path):
         raise UsageError("X202", "config is a Configuration, a preset's name or a path; "
                                  f"got {type(config).__name__}")
+    if fallback not in (None, "emulator"):
+        raise UsageError("X206", f"fallback is 'emulator' or None; got {fallback!r}")
     kind, has_place, place = str(name).partition(":")
     if kind not in _OPENERS or (has_place and (kind == "emulator" or not place)):
         raise UsageError("X211", f"the device is called {', '.join(_OPENERS)}, rtl:CONFIG or "
                          f"serial:PATH; got {name!r}{nearest(str(name), _OPENERS)}")
-    return _OPENERS[kind](place, config, latency)
+    device = _OPENERS[kind](place, config, latency)
+    if fallback is None:
+        return device
+    from .fallback import FallbackDevice
+    return FallbackDevice(device)
 
 
 def _open_emulator(place: str, config: Configuration | str | Path | None, latency: float

@@ -2,13 +2,13 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...gen.errors import UsageError
+from ..files import replace_file
 from .history import History, Shares
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ class Report:
         Name of the device's configuration.
     clock_mhz : float
         Clock by which cycles become seconds.
+    events : tuple of str
+        What happened to the device: that the emulator took over, and when.
     """
 
     rows: tuple[Row, ...]
@@ -133,15 +135,16 @@ class Report:
     policy: str
     device: str
     clock_mhz: float
+    events: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, rows: Iterable[Row], fallbacks: Iterable[Fallback], *, config: "Configuration",
-           policy: str) -> "Report":
+           policy: str, events: Iterable[str] = ()) -> "Report":
         """A snapshot of rows that go on counting."""
         return cls(
             tuple(sorted((row.copy() for row in rows), key=lambda row: -row.cycles)),
             tuple(sorted(map(replace, fallbacks), key=_fallback_order)),
-            policy, config.name, config.clock_mhz)
+            policy, config.name, config.clock_mhz, tuple(events))
 
     def total(self, counter: str) -> int:
         """Sum of one column over the rows."""
@@ -181,6 +184,7 @@ class Report:
         """Everything as plain values."""
         return {
             "device": self.device, "clock_mhz": self.clock_mhz, "policy": self.policy,
+            "events": list(self.events),
             "totals": {name: self.total(name) for name in ("calls", *COUNTERS, "seconds")},
             "rows": [{**asdict(row), "density": row.density, "history": row.history.to_dict()}
                      for row in self.rows],
@@ -222,7 +226,7 @@ class Report:
             raise UsageError("X212", f"a report is saved as .html or .json; got {str(path)!r}",
                              f"name it {path.stem}.html, or {path.stem}.json for its data")
         try:
-            _replace(path, text)
+            replace_file(path, text)
         except OSError as error:
             raise UsageError("X212", f"the report cannot be written to {str(path)!r}: "
                              f"{error.strerror}", "name a file in a writable folder") from error
@@ -242,16 +246,3 @@ class Report:
 
 def _fallback_order(row: Fallback) -> tuple[float, int]:
     return (float("-inf") if row.products is None else -row.products, -row.calls)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write the file beside its place, then move it there."""
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(beside, 0o644)
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise

@@ -105,7 +105,8 @@ class Session:
         with self._lock:
             return Report.of(self._rows.values(), self._fallbacks.values(),
                              config=self.device.config,
-                             policy=getattr(self.policy, "__name__", str(self.policy)))
+                             policy=getattr(self.policy, "__name__", str(self.policy)),
+                             events=self.device.events)
 
     def reset(self) -> None:
         """Count from zero again."""

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 __all__ = ["duration", "report_tables", "short"]
 
 def report_tables(report: "Report") -> Group:
-    """What ran on the device and what did not, as two tables and a line of totals."""
-    return Group(_offloaded(report), _fallbacks(report), _totals(report))
+    """What ran on the device and what did not, as two tables and a line of totals; events."""
+    return Group(_offloaded(report), _fallbacks(report), _totals(report), *report.events)
 
 
 def short(number: float) -> str:
