@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..gen.config import Configuration
 from .checked import CheckedProduct
+from .codec import Compressed, compress_cycles, decompress_cycles
 from .columns import Factor
 from .cycles import dots_cycles
 from .elementwise import elementwise_cycles
@@ -17,7 +18,7 @@ from .numerics import Operand, decode, format_of
 from .softmax import softmax_cycles
 from .tally import tally
 
-__all__ = ["Amounts", "count_dots", "count_elementwise", "count_product", "count_rows"]
+__all__ = ["Amounts", "count_codec", "count_dots", "count_elementwise", "count_product", "count_rows"]
 
 Amounts = dict[str, int]
 
@@ -75,6 +76,20 @@ def count_elementwise(config: Configuration, x: Tensor) -> Amounts:
     x = torch.atleast_2d(x)
     cycles = x.shape[:-2].numel() * elementwise_cycles(config, *x.shape[-2:])
     return {"cycles": cycles, "cycles_dense": cycles}
+
+
+def count_codec(nonzero: Tensor, compressed: Compressed, *, back: bool = False) -> Amounts:
+    """A tensor through the compressor, or ``back`` through the decompressor.
+
+    ``nonzero``: bool, in the tensor's shape. Bytes are those of its blocks and of its words.
+    """
+    width, block = compressed.element_width, compressed.block
+    cycles = 0
+    if nonzero.numel():
+        cycles = (decompress_cycles if back else compress_cycles)(nonzero, width, block)
+    plain, packed = compressed.blocks * block * width // 8, 8 * len(compressed.words)
+    return {"calls": 1, "cycles": cycles, "cycles_dense": cycles,
+            "bytes_in": packed if back else plain, "bytes_out": plain if back else packed}
 
 
 def _factor(x: Operand) -> Factor:

@@ -14,12 +14,13 @@ from ..gen.config import Configuration, load
 from ..gen.errors import DeviceError, UsageError, nearest
 from .attention import Setup, Verbs, attend, attend_backward, scale_and_mask
 from .checked import checked_formats, checked_product
+from .codec import Compressed, compress, decompress
 from .counters import COUNTERS, Counters
-from .counting import count_dots, count_elementwise, count_product, count_rows
+from .counting import count_codec, count_dots, count_elementwise, count_product, count_rows
 from .gemm import default_overflow, product
 from .log_softmax import exact_log_softmax, log_softmax_backward, softmax_and_log_sums
 from .mx import Scales
-from .numerics import encode, max_finite
+from .numerics import decode, encode, max_finite
 from .softmax import exact_softmax, softmax_backward
 
 __all__ = ["COUNTERS", "Counters", "Device", "EmulatorDevice", "open_device"]
@@ -180,6 +181,14 @@ class Device(ABC):
         of two there. All else as in `attention`, whose probabilities are computed anew.
         """
 
+    @abstractmethod
+    def compress(self, x: Tensor) -> Compressed:
+        """The tensor without its zeros (docs/zce.md), in the format of its dtype; -0 becomes +0."""
+
+    @abstractmethod
+    def decompress(self, compressed: Compressed) -> Tensor:
+        """What was compressed: a new tensor. UsageError X215 if it is damaged."""
+
     def close(self) -> None:
         """Release the device; every later operation raises DeviceError."""
         self._closed = True
@@ -276,6 +285,18 @@ class EmulatorDevice(Device):
         names = self._names(gradients)
         return self._composed(
             lambda verbs: attend_backward(verbs, g, q, k, v, setup, names, scaled_gradients))
+
+    def compress(self, x: Tensor) -> Compressed:
+        self._check_open()
+        found = compress(x)
+        self._counters.add(count_codec(decode(x) != 0, found))
+        return found
+
+    def decompress(self, compressed: Compressed) -> Tensor:
+        self._check_open()
+        x = decompress(compressed)
+        self._counters.add(count_codec(decode(x) != 0, compressed, back=True))
+        return x
 
     def _composed(self, run: Callable[[Verbs], _Result]) -> _Result:
         """An operation made of others: what they count is added up, as one call."""

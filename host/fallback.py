@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from ..gen.errors import DeviceError
+from .codec import Compressed
 from .device import Device, EmulatorDevice
 
 __all__ = ["LOST", "FallbackDevice"]
@@ -54,6 +55,12 @@ class FallbackDevice(Device):
     def attention_backward(self, *arguments: Any, **options: Any
                            ) -> tuple[Tensor, Tensor, Tensor]:
         return self._run(lambda device: device.attention_backward(*arguments, **options))
+
+    def compress(self, x: Tensor) -> Compressed:
+        return self._run(lambda device: device.compress(x))
+
+    def decompress(self, compressed: Compressed) -> Tensor:
+        return self._run(lambda device: device.decompress(compressed))
 
     def close(self) -> None:
         super().close()

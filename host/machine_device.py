@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -13,13 +14,29 @@ from ..hdl.formats import lookup
 from .attention import Operands, Setup, Verbs, attend, attend_backward
 from .bus import Bus
 from .checked import CheckedProduct, checked_product
+from .codec import Compressed, compress
 from .counters import Counters
-from .counting import Amounts, count_dots, count_elementwise, count_product, count_rows
+from .counting import (
+    Amounts,
+    count_codec,
+    count_dots,
+    count_elementwise,
+    count_product,
+    count_rows,
+)
 from .device import Device
 from .dots import check_dots, plan_dots
 from .log_softmax import log_sums
 from .machine.runner import Runner
-from .machine.works import elementwise_work, engine_work, product_bits, softmax_work
+from .machine.works import (
+    compress_work,
+    decompress_work,
+    elementwise_work,
+    engine_work,
+    from_plain_words,
+    product_bits,
+    softmax_work,
+)
 from .machine_attention import attend_resident
 from .machine_products import plans_of, saturated_results
 from .mx import Scales
@@ -150,6 +167,26 @@ class MachineDevice(Device):
         names = self._names(gradients)
         return self._composed(
             lambda verbs: attend_backward(verbs, g, q, k, v, setup, names, scaled_gradients))
+
+    def compress(self, x: Tensor) -> Compressed:
+        self._check_open()
+        # The model says how many words there will be; which ones they are, the hardware.
+        shape = compress(x)
+        work = compress_work(x, len(shape.words))
+        cycles = self.runner.run(work).cycles if len(shape.words) else 0
+        words = torch.from_numpy(work.results.gathered_words()[:, 0].copy())
+        found = replace(shape, words=words)
+        self._counters.add(count_codec(decode(x) != 0, found) | {"cycles": cycles})
+        return found
+
+    def decompress(self, compressed: Compressed) -> Tensor:
+        self._check_open()
+        work, cycles = decompress_work(compressed), 0
+        if compressed.blocks:
+            cycles = self.runner.run(work).cycles
+        x = from_plain_words(compressed, work.results.gathered_words())
+        self._counters.add(count_codec(decode(x) != 0, compressed, back=True) | {"cycles": cycles})
+        return x
 
     def _composed(self, run: Callable[[Verbs], _Result]) -> _Result:
         """An operation made of others: what they count is added up, as one call."""

@@ -51,13 +51,18 @@ class SimulatedPort:
         self._slave = slave             # open: so that the first to close it does not hang us up
         self._woken, self._wake = os.pipe()
         self._restarts = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name=f"device at {self.path}")
+        self._thread = threading.Thread(target=self._serve, name=f"device at {self.path}",
+                                        daemon=True)
         self._thread.start()
 
     def power_cycle(self) -> None:
         """Take the device's power away and give it back: it forgets its session."""
         self._restarts.set()
         os.write(self._wake, b"!")
+
+    def wait(self) -> None:
+        """Return when the device is stopped, by another thread."""
+        self._thread.join()
 
     def close(self) -> None:
         """Stop the device and remove the terminal; a second time does nothing."""

@@ -16,7 +16,7 @@ from typing import Any
 from ..gen.errors import UsageError
 from .files import replace_file
 
-__all__ = ["TRACKS", "Trace", "current", "tracing"]
+__all__ = ["TRACKS", "Trace", "add", "now", "span", "tracing"]
 
 TRACKS = ("host", "lists", "frames", "engine", "softmax", "elementwise", "compressor",
           "decompressor")
@@ -55,15 +55,6 @@ class Trace:
                 "ts": round(start * 1e6, 3), "dur": round(max(0.0, end - start) * 1e6, 3),
                 "args": details})
 
-    @contextmanager
-    def span(self, track: str, name: str, **details: Any) -> Iterator[None]:
-        """What is inside, also if it raises."""
-        start = self.now()
-        try:
-            yield
-        finally:
-            self.add(track, name, start, self.now(), **details)
-
     def to_dict(self) -> dict[str, Any]:
         """The file's content."""
         names = [{"name": "thread_name", "ph": "M", "pid": 1, "tid": number,
@@ -89,9 +80,25 @@ class Trace:
 _current: Trace | None = None
 
 
-def current() -> Trace | None:
-    """The trace that events go to, if one is being made."""
-    return _current
+def now() -> float:
+    """Seconds since the trace that is being made began; 0 if none is."""
+    return 0.0 if _current is None else _current.now()
+
+
+def add(track: str, name: str, start: float, end: float, **details: Any) -> None:
+    """`Trace.add` to the trace that is being made, if one is."""
+    if _current is not None:
+        _current.add(track, name, start, end, **details)
+
+
+@contextmanager
+def span(track: str, name: str, **details: Any) -> Iterator[None]:
+    """`add` what is inside, also if it raises."""
+    start = now()
+    try:
+        yield
+    finally:
+        add(track, name, start, now(), **details)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ VERBS = {
     "explain": "Explain an error code or a configuration key.",
     "doctor": "Each tool with its version, what it is for and what to do.",
     "devices": "What can be opened: emulator, compiled RTL, serial ports.",
+    "selftest": "Vectors of every unit through a device, against the emulator.",
+    "serve": "A device's RTL behind a pseudo terminal, as if a board were there.",
     "generate": "Write Verilog, port descriptions and a manifest.",
     "sim": "Run the cocotb benches on the generated Verilog.",
     "synth": "Area and clock on an ECP5: synthesis, place and route.",

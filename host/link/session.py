@@ -14,6 +14,7 @@ import numpy as np
 from ...gen.errors import DeviceError, UsageError
 from ...hdl.machine_layouts import IDENTITY, REGISTER_BASE, Register
 from ...hdl.protocol import MAX_WORDS, VERSION, WINDOW, Status
+from .. import trace
 from .channel import Channel, Statistics
 from .frames import (
     HELLO,
@@ -35,6 +36,7 @@ _OK, _SESSION, _SEQUENCE = number(Status.OK), number(Status.SESSION), number(Sta
 _REASONS = {number(Status.LENGTH): "its length", number(Status.ADDRESS): "there are no such words",
             number(Status.REQUEST): "it does not know it"}
 _AGAIN = "open the device again"
+_NAMES = {READ: "read", WRITE: "write"}
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,8 @@ class Session:
                                address=address, count=len(words),
                                words=words if request == WRITE else None)
         window.flights.append(Flight(request, window.next_sequence, address, len(words),
-                                     frame, words if request == READ else None))
+                                     frame, words if request == READ else None,
+                                     trace.now()))
         window.next_sequence = (window.next_sequence + 1) % 2**16
         return frame
 
@@ -321,6 +324,8 @@ class Session:
         elif flight.into is not None:
             flight.into[:] = reply.words
         flight.done = True
+        trace.add("frames", _NAMES[flight.request], flight.begun, trace.now(),
+                  address=flight.address, words=flight.count, sequence=flight.sequence)
         return True
 
     def _take_refusal(self, flight: Flight, reply: Reply) -> bool:

@@ -10,7 +10,10 @@ __all__ = ["Flight", "Window"]
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A request without its reply yet; ``sent`` and ``refused`` count since the last time-out."""
+    """A request without its reply yet; ``sent`` and ``refused`` count since the last time-out.
+
+    ``begun``: when it was first sent, on the trace's time line.
+    """
 
     request: int
     sequence: int
@@ -18,6 +21,7 @@ class Flight:
     count: int
     frame: bytes
     into: Words | None
+    begun: float = 0.0
     sent: int = 1
     refused: int = 0
     done: bool = False

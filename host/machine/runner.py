@@ -23,6 +23,7 @@ from ...hdl.machine_layouts import (
     State,
     StatusWord,
 )
+from .. import trace
 from ..bus import Bus
 from .commands import Words, end, go, halt, number, unit_number, wait
 from .memory import WORD_BYTES, Region, Scratch, shares
@@ -153,17 +154,21 @@ class Runner:
                        [stream.least for stream in streams])
         *regions, out = [scratch.take(part) for part in parts]
         places = {feed.channel: region for feed, region in zip(feeds, regions, strict=True)}
+        start = trace.now()
         with self.lock:
             try:
                 self._drive(work, feeds, places, _Arriving(work.results, out), scratch.taken)
-                lost, cycles = (number(x) for x in (Register.LOST, Register.CYCLES))
-                counts = self.bus.read(REGISTER_BASE + lost, cycles + len(UNIT_NAMES) - lost)
+                stalled, lost, cycles = (
+                    number(x) for x in (Register.STALLED, Register.LOST, Register.CYCLES))
+                counts = self.bus.read(REGISTER_BASE + stalled, cycles + len(UNIT_NAMES) - stalled)
             except DeviceError:
                 with suppress(DeviceError):     # the first one says what is wrong
                     self.reset()
                 raise
-        return Done(work.results.gathered(),
-                    int(counts[cycles - lost + unit_number(work.unit)]), int(counts[0]))
+        done = Done(work.results.gathered(), int(counts[cycles - stalled + unit_number(work.unit)]),
+                    int(counts[lost - stalled]))
+        _show(work.unit, start, done.cycles, int(counts[0]))
+        return done
 
     def room(self, resident: int = 0) -> int:
         """Words for a work's streams, beside a list and what stays in the memory."""
@@ -213,9 +218,10 @@ class Runner:
                 merged[-1][1].append(words)
             else:
                 merged.append((start, [words]))
-        for start, parts in merged:
-            self.bus.write(start, np.concatenate(parts).astype(np.uint64))
-        self._write_register(Register.CONTROL, _START | at << 32)
+        with trace.span("lists", "list", commands=len(moves) + 1):
+            for start, parts in merged:
+                self.bus.write(start, np.concatenate(parts).astype(np.uint64))
+            self._write_register(Register.CONTROL, _START | at << 32)
 
     def _busy(self, feeds: list[Feed], arriving: _Arriving) -> int:
         """The movers that are busy, once no list runs and one that has more to do is not."""
@@ -250,3 +256,11 @@ class Runner:
 
     def _write_register(self, register: Any, value: int) -> None:
         self.bus.write(REGISTER_BASE + number(register), np.array([value], np.uint64))
+
+
+def _show(unit: str, start: float, busy: int, stalled: int) -> None:
+    """A unit's work on the time line: the share of it in which it moved, and that in which not."""
+    end = trace.now()
+    moved = start + (end - start) * busy / max(1, busy + stalled)
+    trace.add(unit, "busy", start, moved, cycles=busy)
+    trace.add(unit, "stalled", moved, end, cycles=stalled)

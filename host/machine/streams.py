@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .commands import MOST_ROWS, Move, Words
 from .memory import WORD_BYTES
 
-__all__ = ["Chunk", "Elements", "Feed", "Items", "Kept", "Resident", "Results",
+__all__ = ["Chunk", "Elements", "Feed", "ItemResults", "Items", "Kept", "Resident", "Results",
            "Rows", "Shape", "Work"]
 
 Bytes = NDArray[np.uint8]
@@ -255,6 +255,45 @@ class Kept(Results):
 
     def take(self, address: int, room: int) -> tuple[Move, int]:
         return self._moves.popleft(), 0
+
+
+class ItemResults(Results):
+    """Results that are items of one word or more, in consecutive words.
+
+    Parameters
+    ----------
+    channel : int
+    items : int
+    width : int
+        Words of an item.
+    """
+
+    def __init__(self, channel: int, items: int, width: int) -> None:
+        super().__init__(channel, [], 0)
+        self._items, self._width = items, width
+        self.least = width
+
+    @property
+    def left(self) -> int:
+        return self._items * self._width
+
+    @property
+    def wanted(self) -> int:
+        return self.left
+
+    def fits(self, room: int) -> bool:
+        return self.left > 0 and room >= self._width * WORD_BYTES
+
+    def take(self, address: int, room: int) -> tuple[Move, int]:
+        items = min(self._items, room // WORD_BYTES // self._width)
+        self._items -= items
+        return Move.words(self.channel, address, items, more=self._items > 0), (
+            items * self._width * WORD_BYTES)
+
+    def gathered_words(self) -> NDArray[np.uint64]:
+        """All of them: uint64 [items, width]."""
+        every = np.concatenate(self._found) if self._found else np.zeros(0, np.uint8)
+        return every.view("<u8").reshape(-1, self._width)
 
 
 @dataclass

@@ -1,25 +1,31 @@
 """What the units are sent for an operation, and what their results mean."""
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ...gen.config import Configuration
+from ...gen.errors import UsageError
 from ...hdl.elementwise import ElementwiseOperation, ElementwiseRow
 from ...hdl.formats import FP32, Format
-from ...hdl.layouts import mask_word
+from ...hdl.layouts import CodecOperation, CodecWord, PlainWord, mask_word
 from ...hdl.machine_layouts import Channel
 from ...hdl.softmax_layouts import Part, SoftmaxOperation
+from ..codec import Compressed, plain_words
 from ..dots import DotsPlan
 from ..native import pack
 from ..numerics import format_of
 from ..plan import Plan
 from ..tiling import MOST_ROWS
 from .commands import number
-from .streams import Elements, Feed, Items, Results, Rows, Shape, Work
+from .streams import Elements, Feed, ItemResults, Items, Results, Rows, Shape, Work
 
-__all__ = ["elementwise_work", "engine_work", "product_bits", "softmax_work"]
+__all__ = ["CodecWork", "compress_work", "decompress_work", "elementwise_work", "engine_work",
+           "from_plain_words", "product_bits", "softmax_work"]
 
 _SIZES = {8: 0, 16: 1, 32: 2}       # of an element's bits: log2 of its bytes
 
@@ -108,6 +114,55 @@ def elementwise_work(x: Tensor, s: Tensor, q: Tensor, t: Tensor, *, negate: bool
               Elements(number(Channel.ELEMENTWISE_X), [_rows(x)], **flags)]
     return Work("elementwise", feeds, results=Results(
         number(Channel.ELEMENTWISE_RESULT), [Shape(rows, length)], _SIZES[FP32.width]))
+
+
+@dataclass
+class CodecWork(Work):
+    """Work of which the results are items."""
+
+    results: ItemResults = field(kw_only=True)
+
+
+def compress_work(x: Tensor, words: int) -> CodecWork:
+    """A tensor through the compressor, which gives so many words; items of ``CodecWord``."""
+    fmt = format_of(x.dtype)
+    plain = np.array(plain_words(x), np.uint64)
+    blocks = len(plain) // fmt.width    # of 64 elements: as many words as an element has bits
+    operation = CodecOperation.const({"format": fmt.code, "blocks": blocks}).as_bits()
+    return CodecWork("compressor", [
+        Items(number(Channel.COMPRESSOR_OPERATION), _words([operation])),
+        Items(number(Channel.COMPRESSOR_PLAIN), plain)],
+        results=ItemResults(number(Channel.COMPRESSOR_RESULT), words, _item_words(CodecWord)))
+
+
+def decompress_work(compressed: Compressed) -> CodecWork:
+    """A compressed tensor through the decompressor; items of ``PlainWord``."""
+    fmt, words = format_of(compressed.dtype), compressed.words.numpy()
+    operation = CodecOperation.const(
+        {"format": fmt.code, "blocks": compressed.blocks}).as_bits()
+    items = np.zeros((len(words), _item_words(CodecWord)), np.uint64)
+    items[:, 0], items[-1:, CodecWord["last"].offset // 64] = words, 1
+    return CodecWork("decompressor", [
+        Items(number(Channel.DECOMPRESSOR_OPERATION), _words([operation])),
+        Items(number(Channel.DECOMPRESSOR_WORD), items)],
+        results=ItemResults(number(Channel.DECOMPRESSOR_RESULT), compressed.blocks * fmt.width,
+                            _item_words(PlainWord)))
+
+
+def from_plain_words(compressed: Compressed, items: NDArray[np.uint64]) -> Tensor:
+    """The tensor of the decompressor's items; UsageError X215 if it says that all is not well."""
+    error, bit = divmod(PlainWord["error"].offset, 64)
+    if (not len(items) and compressed.shape.numel()) or (items[:, error] >> np.uint64(bit) & 1).any():
+        raise UsageError("X215", f"{len(compressed.words)} words do not hold {compressed.blocks} "
+                         f"blocks of {compressed.block} elements of {compressed.element_width} "
+                         "bits", "compress the tensor anew")
+    octets = torch.from_numpy(items[:, 0].copy().view(np.uint8))
+    size = compressed.shape.numel() * compressed.element_width // 8
+    return octets[:size].view(compressed.dtype).reshape(compressed.shape)
+
+
+def _item_words(layout: Any) -> int:
+    return -(-layout.size // 64)
 
 
 def _tiles(plan: Plan) -> list[Shape]:
