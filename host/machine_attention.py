@@ -13,7 +13,7 @@ from .attention import Operands, Setup, zero_where_masked
 from .checked import CheckedProduct, checked_product
 from .counting import Amounts, count_elementwise, count_product, count_rows
 from .log_softmax import softmax_and_log_sums
-from .machine.attention import Masking, Residence, flows, resident_words
+from .machine.attention import Masking, Residence, resident_words
 from .machine.runner import Done, Runner
 from .machine.works import engine_work, product_bits
 from .machine_products import plans_of, saturated_results
@@ -146,7 +146,7 @@ def _fits(runner: Runner, config: Configuration, of: Operands, setup: Setup) -> 
     (data, p_format), (*_, heads, rows, keys) = map(lookup, setup.formats), of.shape
     return (not (data.is_wide or p_format.is_wide)
             and 0 < keys <= min(config.vpcu.b_depth, config.softmax.max_length)
-            and 0 < heads * rows <= MOST_ROWS and flows(config, keys, p_format)
+            and 0 < heads * rows <= MOST_ROWS
             and runner.room(resident_words(heads, rows, keys)) >= keys + _LEAST_ROOM)
 
 

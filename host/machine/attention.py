@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ...gen.config import Configuration
 from ...hdl.formats import FP32, Format
-from ...hdl.layouts import WORD_WIDTH
 from ...hdl.machine_layouts import Channel
 from ..numerics import torch_dtype
 from ..plan import Plan
@@ -25,7 +24,7 @@ from .runner import Done, Runner
 from .streams import Feed, Kept, Resident, Work
 from .works import elementwise_work, engine_work, softmax_work
 
-__all__ = ["Masking", "Residence", "flows", "resident_words"]
+__all__ = ["Masking", "Residence", "resident_words"]
 
 _FP32_BYTES = 4
 
@@ -49,18 +48,6 @@ class Masking(NamedTuple):
 def resident_words(heads: int, rows: int, keys: int) -> int:
     """Words of the scratch memory that stay taken: scores, a row of zeros, a causal mask."""
     return sum(map(_words, (heads * rows * keys, keys, rows + keys)))
-
-
-def flows(config: Configuration, keys: int, p_format: Format) -> bool:
-    """Whether rows of so many elements can be moved by ENGINE_A without coming to a standstill.
-
-    The skipper takes masks before it takes their values: those of 16 chunks of 8 elements, and four
-    more; and the engine moves only while there are two besides. The queue of values must hold the
-    values of all of these.
-    """
-    room = 2 * max(fmt.width for fmt in config.vpcu.format_objects) + 8
-    return all((-(-16 // -(-count // 8)) + 6) * -(-count * p_format.width // WORD_WIDTH) <= room
-               for count in range(1, min(keys, WORD_WIDTH) + 1))
 
 
 class Residence:
