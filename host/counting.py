@@ -81,12 +81,13 @@ def count_elementwise(config: Configuration, x: Tensor) -> Amounts:
 def count_codec(nonzero: Tensor, compressed: Compressed, *, back: bool = False) -> Amounts:
     """A tensor through the compressor, or ``back`` through the decompressor.
 
-    ``nonzero``: bool, in the tensor's shape. Bytes are those of its blocks and of its words.
+    ``nonzero``: bool, in the tensor's shape. Bytes are those of its blocks and of its words; the
+    first cycle and the last are counted both, as of the other units.
     """
     width, block = compressed.element_width, compressed.block
     cycles = 0
     if nonzero.numel():
-        cycles = (decompress_cycles if back else compress_cycles)(nonzero, width, block)
+        cycles = 1 + (decompress_cycles if back else compress_cycles)(nonzero, width, block)
     plain, packed = compressed.blocks * block * width // 8, 8 * len(compressed.words)
     return {"calls": 1, "cycles": cycles, "cycles_dense": cycles,
             "bytes_in": packed if back else plain, "bytes_out": plain if back else packed}

@@ -92,9 +92,8 @@ def vectors(config: Configuration, seed: int = 1) -> Iterator[Vector]:
     """The vectors of a configuration: what all of its units do, in all of its formats."""
     random = torch.Generator().manual_seed(seed)
     formats = config.vpcu.formats
-    for name in formats:
-        yield _product(name, formats[-1], random)
-        yield _product(name, name, random)
+    for pair in dict.fromkeys((name, other) for name in formats for other in (name, formats[-1])):
+        yield _product(*pair, random)
     for name in formats:
         for length in _LENGTHS:
             yield _softmax(name, length, random)
@@ -122,8 +121,8 @@ def _softmax(name: str, length: int, random: torch.Generator) -> Vector:
 
 
 def _codec(name: str, random: torch.Generator) -> Vector:
-    x = quantize(torch.randn(3, 50, generator=random), name, "saturate")
-    x[torch.rand(x.shape, generator=random) < 0.6] = 0
+    x = torch.randn(3, 50, generator=random) * (torch.rand(3, 50, generator=random) < 0.4)
+    x = quantize(x, name, "saturate")
 
     def run(device: Device) -> tuple[Tensor, Tensor]:
         packed = device.compress(x)

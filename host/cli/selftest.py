@@ -8,6 +8,7 @@ from .output import Output, configured, verb
 
 if TYPE_CHECKING:
     from ...gen.config import Configuration
+    from ..selftest import Finding
 
 __all__ = ["command"]
 
@@ -34,10 +35,9 @@ def command(output: Output, *, config: "Configuration", device: str, latency: fl
     from ..selftest import check, vectors
     from ..trace import tracing
     output.line(f"{device}, configuration {config.name}, {config.hash[:16]}, seed {seed}")
-    rows, findings = [], []
     asked = list(vectors(config, seed))
     step = output.steps(len(asked) + 1)
-    findings = []
+    findings: list[Finding] = []
     with tracing(trace) if trace else nullcontext():
         with step(f"opening {device}"):
             opened = open_device(device, config, latency=latency)

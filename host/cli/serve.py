@@ -1,5 +1,6 @@
 """``exactum serve``: a device at a pseudo terminal, simulated."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def command(output: Output, *, config: "Configuration", link: Path | None) -> No
             output.line(f"a device of {config.name} is at serial:{port.path}; it takes seconds for "
                         "what a board does at once, so give it time: --latency 10")
             output.result({"path": port.path, "hash": config.hash})
-            click.get_text_stream("stdout").flush()
+            sys.stdout.flush()
             port.wait()
         except KeyboardInterrupt:
             output.line("ended")

@@ -152,7 +152,8 @@ def decompress_work(compressed: Compressed) -> CodecWork:
 def from_plain_words(compressed: Compressed, items: NDArray[np.uint64]) -> Tensor:
     """The tensor of the decompressor's items; UsageError X215 if it says that all is not well."""
     error, bit = divmod(PlainWord["error"].offset, 64)
-    if (not len(items) and compressed.shape.numel()) or (items[:, error] >> np.uint64(bit) & 1).any():
+    is_bad = bool((items[:, error] >> np.uint64(bit) & 1).any())
+    if is_bad or compressed.blocks * compressed.block < compressed.shape.numel():
         raise UsageError("X215", f"{len(compressed.words)} words do not hold {compressed.blocks} "
                          f"blocks of {compressed.block} elements of {compressed.element_width} "
                          "bits", "compress the tensor anew")
