@@ -18,7 +18,8 @@ from .numerics import Operand, decode, format_of
 from .softmax import softmax_cycles
 from .tally import tally
 
-__all__ = ["Amounts", "count_codec", "count_dots", "count_elementwise", "count_product", "count_rows"]
+__all__ = ["Amounts", "count_codec", "count_dots", "count_elementwise", "count_product",
+           "count_rows"]
 
 Amounts = dict[str, int]
 

@@ -352,7 +352,7 @@ def test_bad_input_gets_one_sentence(call, code, says):
     (("rtl:",), UsageError, "got 'rtl:'"),
     (("rtl:tiny", "tiny"), UsageError, "'rtl:tiny' names a configuration"),
     (("rtl:smal",), ConfigurationError, "did you mean `small`?"),
-    (("serial:/dev/ttyUSB0",), DeviceError, "'serial:/dev/ttyUSB0'"),
+    (("serial:/dev/nowhere",), DeviceError, "there is no port /dev/nowhere"),
     (("emulator", "smal"), ConfigurationError, "did you mean `small`?"),
     (("emulator", "no/such/file.toml"), ConfigurationError, "X101"),
     (("emulator", 3), UsageError, "config is a Configuration, a preset's name or a path; got int"),
