@@ -54,7 +54,7 @@ def generate(config: Configuration, out_dir: str | Path, units: Iterable[str] | 
     ToolMissing
         X302 without Yosys.
     """
-    chosen = select(units)
+    chosen = select(units, systems=True)
     folder = Path(out_dir).absolute()
     _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

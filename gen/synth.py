@@ -128,7 +128,7 @@ def synthesise(unit: str, config: Configuration, work: str | Path, *, seeds: Ite
     UsageError
         X213 for an unknown unit.
     """
-    chosen, = select([unit])
+    chosen, = select([unit], systems=True)
     config, seeds = for_device(config), tuple(seeds)
     yosys, nextpnr = find(YOSYS), find(NEXTPNR) if seeds else None
     folder = Path(work).absolute() / config.name / unit

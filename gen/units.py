@@ -97,13 +97,20 @@ SYSTEMS = MappingProxyType({unit.name: unit for unit in (
 """What is made of the units."""
 
 
-def select(names: Iterable[str] | None) -> tuple[Unit, ...]:
-    """The named units in the table's order, all of them for None; UsageError X213 otherwise."""
+def select(names: Iterable[str] | None, *, systems: bool = False) -> tuple[Unit, ...]:
+    """The named units in the table's order, all of UNITS for None; UsageError X213 otherwise.
+
+    With ``systems`` those of SYSTEMS may be named, too.
+    """
+    known = {**UNITS, **(SYSTEMS if systems else {})}
     wanted = set(UNITS if names is None else names)
-    for name in sorted(wanted - set(UNITS)):
-        raise UsageError("X213", f"no unit is called {name!r}{nearest(name, UNITS)}; "
-                         f"units: {', '.join(UNITS)}", "exactum sim --list says what each does")
-    return tuple(unit for unit in UNITS.values() if unit.name in wanted)
+    for name in sorted(wanted - set(known)):
+        hint = "exactum sim --list says what each does"
+        if name in SYSTEMS:
+            hint = f"exactum generate {name} writes its Verilog"
+        raise UsageError("X213", f"no unit is called {name!r}{nearest(name, known)}; "
+                         f"units: {', '.join(known)}", hint)
+    return tuple(unit for unit in known.values() if unit.name in wanted)
 
 
 def build(unit: Unit, config: "Configuration") -> Any:

@@ -91,7 +91,7 @@ def _write_apart(unit: Unit, config: Path, folder: Path) -> str:
 
 def _main() -> None:
     name, config, folder = sys.argv[1:]
-    unit, = select([name])
+    unit, = select([name], systems=True)
     answer: dict[str, Any]
     try:
         answer = {"yosys": write_unit(unit, load(Path(config)), Path(folder))}

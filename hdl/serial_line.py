@@ -2,20 +2,17 @@
 
 ::
 
-    i ---> transmitter --- rx . .................. .
-                              : port ---+          :
-    o <--- receiver ------ tx :         +- machine : a ``Device``, but for the bus beside the port
-    i_request, o_reply ------ : --------+          :
-                              . .................. .
+    i ---> transmitter --> rx  Device
+    o <--- receiver <----- tx
+    i_request, o_reply ------- its bus
 """
 
 from amaranth.hdl import *
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from .machine import Machine
+from .device import Device
 from .protocol import BUS_REPLY, BusRequest
-from .serial_port import SerialPort
 from .uart import UartReceiver, UartTransmitter
 
 __all__ = ["SerialLine"]
@@ -34,7 +31,7 @@ class SerialLine(wiring.Component):
     i, o : In(stream of 8 bits), Out(stream of 8 bits)
         Bytes to the device and from it. What is not taken in time is lost.
     i_request, o_reply : In(stream of BusRequest), Out(stream of 64 bits)
-        Words of the machine, as of the ``Machine``; before what comes over the line.
+        As of the ``Device``.
     """
 
     def __init__(self, *, bit_cycles, machine):
@@ -46,38 +43,13 @@ class SerialLine(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.port = port = SerialPort(
-            bit_cycles=self.bit_cycles, memory_words=self.machine["memory_words"],
-            target=self.machine["engine"]["target"])
-        m.submodules.machine = machine = Machine(**self.machine)
+        m.submodules.device = device = Device(
+            bit_cycles=self.bit_cycles, machine=self.machine, has_bus=True)
         m.submodules.transmitter = transmitter = UartTransmitter(bit_cycles=self.bit_cycles)
         m.submodules.receiver = receiver = UartReceiver(bit_cycles=self.bit_cycles)
         wiring.connect(m, wiring.flipped(self.i), transmitter.i)
         wiring.connect(m, receiver.o, wiring.flipped(self.o))
-        m.d.comb += [
-            port.rx.eq(transmitter.tx), receiver.rx.eq(port.tx),
-            machine.link.eq(Cat(port.taken, port.dropped, port.repeated)),
-        ]
-        self._share(m, machine, port)
+        wiring.connect(m, wiring.flipped(self.i_request), device.i_request)
+        wiring.connect(m, device.o_reply, wiring.flipped(self.o_reply))
+        m.d.comb += [device.rx.eq(transmitter.tx), receiver.rx.eq(device.tx)]
         return m
-
-    def _share(self, m, machine, port):
-        """One bus for two. A read is answered before the machine takes another request."""
-        is_ours = Signal()       # whose read was taken last
-        waits = Signal()         # the port's request was offered, and stays so
-        chooses = Signal()       # ours is the one that is offered
-        mine, theirs = self.i_request, port.o_request
-        request, reply = machine.i_request, machine.o_reply
-        m.d.comb += [
-            chooses.eq(mine.valid & ~waits),
-            request.valid.eq(mine.valid | theirs.valid),
-            request.payload.eq(Mux(chooses, mine.payload, theirs.payload)),
-            mine.ready.eq(request.ready & chooses), theirs.ready.eq(request.ready & ~chooses),
-            self.o_reply.payload.eq(reply.payload), port.i_reply.payload.eq(reply.payload),
-            self.o_reply.valid.eq(reply.valid & is_ours),
-            port.i_reply.valid.eq(reply.valid & ~is_ours),
-            reply.ready.eq(Mux(is_ours, self.o_reply.ready, port.i_reply.ready)),
-        ]
-        m.d.sync += waits.eq(request.valid & ~request.ready & ~chooses)
-        with m.If(request.valid & request.ready):
-            m.d.sync += is_ours.eq(chooses)

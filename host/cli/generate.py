@@ -23,11 +23,12 @@ def command(output: Output, *, config: "Configuration", units: tuple[str, ...],
             out: Path | None) -> None:
     """Write Verilog, port descriptions, the resolved configuration and a manifest.
 
-    All units unless some are named. The folder is replaced only when everything has been written.
+    All units unless some are named; `device` is the top level for a board. The folder
+    is replaced only when everything has been written.
     """
     from ...gen.generate import generate
     from ...gen.units import select
-    chosen = [unit.name for unit in select(units or None)]
+    chosen = [unit.name for unit in select(units or None, systems=True)]
     folder = out or Path(f"exactum-{config.name}")
     output.line(f"configuration {config.name}, {config.hash[:16]}")
     made = generate(config, folder, chosen, step=output.steps(len(chosen) + 1))

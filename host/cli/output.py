@@ -156,10 +156,10 @@ def configured(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 def _sorted_words(words: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
     """The configurations (presets, files) and the other words, which name units."""
     from ...gen.config import PRESETS
-    from ...gen.units import UNITS
+    from ...gen.units import SYSTEMS, UNITS
 
     def is_configuration(word: str) -> bool:
-        return word in PRESETS or (word not in UNITS and (
+        return word in PRESETS or (word not in {**UNITS, **SYSTEMS} and (
             "." in word or "/" in word or os.sep in word or os.path.isfile(word)))
 
     named = [word for word in words if is_configuration(word)]
