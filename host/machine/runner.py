@@ -149,15 +149,16 @@ class Runner:
         """
         feeds = [feed for feed in work.feeds if feed.left]
         scratch = Scratch(self.room(resident))
-        streams: list[Feed | Results] = [*feeds, work.results]
+        streams: list[Feed | Results] = [*feeds, *work.every_result]
         parts = shares(scratch.free, [stream.wanted for stream in streams],
                        [stream.least for stream in streams])
-        *regions, out = [scratch.take(part) for part in parts]
-        places = {feed.channel: region for feed, region in zip(feeds, regions, strict=True)}
+        regions = [scratch.take(part) for part in parts]
+        places = {stream.channel: region for stream, region in zip(streams, regions, strict=True)}
+        arriving = [_Arriving(results, places[results.channel]) for results in work.every_result]
         start = trace.now()
         with self.lock:
             try:
-                self._drive(work, feeds, places, _Arriving(work.results, out), scratch.taken)
+                self._drive(work.unit, feeds, places, arriving, scratch.taken)
                 stalled, lost, cycles = (
                     number(x) for x in (Register.STALLED, Register.LOST, Register.CYCLES))
                 counts = self.bus.read(REGISTER_BASE + stalled, cycles + len(UNIT_NAMES) - stalled)
@@ -174,14 +175,15 @@ class Runner:
         """Words for a work's streams, beside a list and what stays in the memory."""
         return max(0, self.config.device.memory_words - _LIST_WORDS - resident)
 
-    def _drive(self, work: Work, feeds: list[Feed], places: dict[int, Region],
-               arriving: _Arriving, list_at: int) -> None:
+    def _drive(self, unit: str, feeds: list[Feed], places: dict[int, Region],
+               arriving: list[_Arriving], list_at: int) -> None:
         """Give all words and take all results."""
-        results, goes = work.results, False
-        while results.left or arriving.parts:
+        goes = False
+        while any(one.results.left or one.parts for one in arriving):
             busy = self._busy(feeds, arriving) if goes else 0
-            if not busy >> results.channel & 1:
-                arriving.collect(self.bus)
+            for one in arriving:
+                if not busy >> one.results.channel & 1:
+                    one.collect(self.bus)
             writes: list[tuple[int, Words]] = []
             commands: list[Words] = []
             for feed in feeds:
@@ -190,23 +192,26 @@ class Runner:
                     words, move = feed.take(region.address, region.words)
                     writes.append((region.start, words))
                     commands.append(move.encode())
-            if not arriving.parts and results.left:
-                commands.append(arriving.expect())
+            commands += [one.expect() for one in arriving if not one.parts and one.results.left]
             if not goes:
-                commands.append(go(work.unit))
+                commands.append(go(unit))
                 goes = True
-            if any(feed.left for feed in feeds):
+            waited = [one for one in arriving if one.parts]
+            more = [one for one in waited if one.results.left]
+            if any(feed.left for feed in feeds) or len(more) > 1:
                 self._list(writes, commands, list_at)
                 continue
-            # Every word is given: a command may wait for what comes.
-            while arriving.has_room:
-                commands.append(arriving.expect())
-            commands.append(wait([results.channel]))
-            if not results.left:
-                commands.append(halt(work.unit))
+            # Every word is given, every result but one's has its place: a command may wait.
+            for one in more:
+                while one.has_room:
+                    commands.append(one.expect())
+            commands.append(wait(one.results.channel for one in waited))
+            if not any(one.results.left for one in arriving):
+                commands.append(halt(unit))
             self._list(writes, commands, list_at)
             self._wait(lambda status: status.state is State.IDLE)
-            arriving.collect(self.bus)
+            for one in waited:
+                one.collect(self.bus)
 
     def _list(self, writes: list[tuple[int, Words]], moves: list[Words], at: int) -> None:
         """Write the words and the list, neighbours in one go, and start it."""
@@ -223,11 +228,11 @@ class Runner:
                 self.bus.write(start, np.concatenate(parts).astype(np.uint64))
             self._write_register(Register.CONTROL, _START | at << 32)
 
-    def _busy(self, feeds: list[Feed], arriving: _Arriving) -> int:
+    def _busy(self, feeds: list[Feed], arriving: list[_Arriving]) -> int:
         """The movers that are busy, once no list runs and one that has more to do is not."""
         wanted = [feed.channel for feed in feeds if feed.left]
-        if wanted and arriving.parts:
-            wanted.append(arriving.results.channel)
+        wanted += [one.results.channel for one in arriving if one.parts and (
+            wanted or one.results.left)]
         mask = sum(1 << channel for channel in wanted)
         return self._wait(lambda status: status.state is State.IDLE and (
             not mask or status.busy & mask != mask)).busy

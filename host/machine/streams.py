@@ -298,11 +298,20 @@ class ItemResults(Results):
 
 @dataclass
 class Work:
-    """What a unit is to do: its feeds, none of them needed that are empty, and its results."""
+    """What a unit is to do: its feeds, none of them needed that are empty, and its results.
+
+    ``side``: results of another kind that come along.
+    """
 
     unit: str
     feeds: list[Feed]
     results: Results = field(kw_only=True)
+    side: ItemResults | None = field(default=None, kw_only=True)
+
+    @property
+    def every_result(self) -> list[Results]:
+        """Both kinds."""
+        return [self.results] if self.side is None else [self.results, self.side]
 
 
 def _words(size: int) -> int:
