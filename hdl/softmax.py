@@ -67,7 +67,7 @@ class Softmax(wiring.Component):
     ------
     One beat per cycle, in and out at once, a row in each of three passes; no bubble between
     operations or between rows of as many beats. A row's first beat comes out
-    ``softmax_latency(beats)`` = beats + 18 cycles after its last went in: 5 to its maximum, beats -
+    ``softmax_latency(beats)`` = beats + 19 cycles after its last went in: 6 to its maximum, beats -
     1 to the last of the second pass, 14 from there, 3 of them after its sum is final; or else right
     behind the row before. A row shorter than the one before it begins its third pass only then, so
     that what follows may be a bubble, of the beats by which a next is longer than it; blocks for a
@@ -129,7 +129,7 @@ class Softmax(wiring.Component):
             target=self.target, depth=depth)
         moves = Signal()
         m.submodules.passes = EnableInserter(moves)(passes)
-        m.d.comb += moves.eq(self.o.ready | ~self.o.valid)
+        m.d.comb += [moves.eq(self.o.ready | ~self.o.valid), passes.moves.eq(moves)]
 
         # The first pass never stalls: what enters has its place in the buffer and in the queue.
         free_beats = Signal(range(depth + 1), init=depth)
@@ -157,7 +157,7 @@ class Softmax(wiring.Component):
         ]
 
         m.submodules.input = input_stage = InputStage(
-            lanes=self.lanes, value_width=self.value_width)
+            lanes=self.lanes, value_width=self.value_width, target=self.target)
         m.d.comb += [
             input_stage.i.valid.eq(enters),
             input_stage.i.payload.eq(self.i.payload),

@@ -56,8 +56,8 @@ def number(value_width):
 
 
 def power(value_width):
-    """e^-distance = value * 2^(1 - value_width - octave)."""
-    return data.StructLayout({"value": value_width, "octave": OCTAVE_WIDTH})
+    """e^-distance = value * 2^(1 - value_width - octave), octave = 255 - height."""
+    return data.StructLayout({"value": value_width, "height": OCTAVE_WIDTH})
 
 
 def row_info(lanes, max_beats):

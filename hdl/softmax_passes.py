@@ -62,6 +62,8 @@ class Passes(wiring.Component):
 
     Members
     -------
+    moves : In(1)
+        The clock enable of all of this, which primitives need beside it.
     row : In(row_info(lanes, max_beats)), has_row : In(1)
         The row whose sum is to be formed, and whether there is one.
     reads : Out(1), drops : Out(1)
@@ -92,6 +94,7 @@ class Passes(wiring.Component):
         self.exp_entries, self.reciprocal_entries = exp_entries, reciprocal_entries
         self.value_width, self.target = value_width, target
         super().__init__({
+            "moves": In(1),
             "row": In(row_info(lanes, max_beats)), "has_row": In(1),
             "reads": Out(1), "drops": Out(1), "ends": Out(1),
             "numbers": In(data.ArrayLayout(number(value_width), lanes)), "nan": In(1),
@@ -125,6 +128,7 @@ class Passes(wiring.Component):
         ended = adds & stages[SUM_FINAL - 1].last
         begins = stages[SUM_FINAL - 2].valid & stages[SUM_FINAL - 2].begins
         m.d.comb += [
+            powers.moves.eq(self.moves),
             reference.key.eq(self.row.key), reference.kind.eq(self.row.kind),
             powers.reference.eq(reference.o),
             powers.numbers.eq(s2_numbers), powers.present.eq(s2_present),
@@ -135,7 +139,7 @@ class Passes(wiring.Component):
 
         # The third pass.
         written = stages[POWER_LATENCY + REFERENCE_LATENCY]
-        octaves, values = self._found(
+        heights, values = self._found(
             m, powers.powers, written.valid & ~written.hidden, beat.valid, undefined)
         is_undefined = register()
         m.d.sync += [self.sum_is_final.eq(ended), is_undefined.eq(undefined)]
@@ -143,14 +147,16 @@ class Passes(wiring.Component):
         m.submodules.reciprocal = reciprocal = Reciprocal(
             entries=self.reciprocal_entries, value_width=self.value_width)
         m.submodules.probabilities = probabilities = Probabilities(
-            lanes=self.lanes, value_width=self.value_width, place_width=len(row_sum.place))
+            lanes=self.lanes, value_width=self.value_width, place_width=len(row_sum.place),
+            target=self.target)
         m.d.comb += [
+            probabilities.moves.eq(self.moves),
             reciprocal.fraction.eq(row_sum.fraction),
             reciprocal.load.eq(self.sum_is_final),
             probabilities.place.eq(Mux(is_undefined, 0, row_sum.place)),
             probabilities.result.eq(delayed(m, beat.result, READ_LATENCY, "read_result")),
             probabilities.reciprocal.eq(reciprocal.o),
-            *(probabilities.powers[lane].octave.eq(octaves[lane]) for lane in range(self.lanes)),
+            *(probabilities.powers[lane].height.eq(heights[lane]) for lane in range(self.lanes)),
             *(probabilities.powers[lane].value.eq(values[lane]) for lane in range(self.lanes)),
             self.o.payload.elements.eq(probabilities.o),
         ]
@@ -229,7 +235,7 @@ class Passes(wiring.Component):
         return Mux(adds & last.last, row_is, held)
 
     def _found(self, m, powers, writes, reads, undefined):
-        """The powers in their order, two cycles after each reading: octaves and values."""
+        """The powers in their order, two cycles after each reading: heights and values."""
         m.submodules.buffer = buffer = memory.Memory(
             shape=powers.shape(), depth=self.depth, init=[], attrs=NEVER_AT_ONCE)
         write, read = buffer.write_port(), buffer.read_port()
@@ -237,10 +243,10 @@ class Passes(wiring.Component):
         m.d.sync += [write.addr.eq(write.addr + writes), read.addr.eq(read.addr + reads)]
 
         found = read.data
-        octaves = [register(OCTAVE_WIDTH, name=f"octave{lane}") for lane in range(self.lanes)]
+        heights = [register(OCTAVE_WIDTH, name=f"height{lane}") for lane in range(self.lanes)]
         values = [register(self.value_width, name=f"value{lane}") for lane in range(self.lanes)]
         for lane in range(self.lanes):
-            m.d.sync += [octaves[lane].eq(found[lane].octave), values[lane].eq(found[lane].value)]
+            m.d.sync += [heights[lane].eq(found[lane].height), values[lane].eq(found[lane].value)]
         with m.If(undefined):
-            m.d.sync += [octave.eq(UNDEFINED) for octave in octaves]
-        return octaves, values
+            m.d.sync += [height.eq(UNDEFINED) for height in heights]
+        return heights, values

@@ -1,11 +1,10 @@
 """Softmax, third pass: the reciprocal of a row's sum (rule S5)."""
 
 from amaranth.hdl import *
-from amaranth.lib import wiring
+from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import register
-from .softmax_memories import shared_lookups
 from .softmax_tables import reciprocal_table
 
 __all__ = ["Reciprocal"]
@@ -41,13 +40,21 @@ class Reciprocal(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         table = reciprocal_table(self.entries, self.value_width)
-        base, = shared_lookups(m, "bases", table.bases, table.base_width,
-                               [self.fraction[table.offset_width:]])
-        fall, = shared_lookups(m, "falls", table.falls, table.fall_width,
-                               [Cat(self.fraction[:table.offset_width],
-                                    self.fraction[table.input_width - table.segment_width:])])
+        base = self._looked_up(m, "bases", table.bases, table.base_width,
+                               self.fraction[table.offset_width:])
+        fall = self._looked_up(m, "falls", table.falls, table.fall_width,
+                               Cat(self.fraction[:table.offset_width],
+                                   self.fraction[table.input_width - table.segment_width:]))
         s2_value = register(self.value_width)
         with m.If(self.load):
             m.d.sync += s2_value.eq((base - fall)[table.base_width - self.value_width:])
         m.d.comb += self.o.eq(s2_value)
         return m
+
+    def _looked_up(self, m, name, contents, width, address):
+        """What a table holds, a cycle later: there is none to spare for a register of its own."""
+        m.submodules[name] = table = memory.Memory(
+            shape=unsigned(width), depth=len(contents), init=contents)
+        port = table.read_port()
+        m.d.comb += port.addr.eq(address)
+        return port.data

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .accumulate import carry_chain
 from .arithmetic import add, any_of, register, register_like
+from .gather import Gather, look_up
 from .softmax_power import term
 from .softmax_tables import SUM_GUARD_WIDTH
 
@@ -169,18 +170,35 @@ class RowSum(wiring.Component):
         m.d.comb += [lead.eq(reached[n] & ~any_of(reached[n + 1:n + 2]))
                      for n, lead in enumerate(leads)]
         m.d.comb += leads[0].eq(~any_of(reached[1:2]))
-        padded = Cat(total, Const(0, 1))
-        found = Signal(self.value_width + 2)
-        m.d.comb += found.eq(any_of(
-            padded[one + place - self.value_width:one + place + 2] & lead.replicate(len(found))
-            for place, lead in zip(places, leads, strict=True)))
-        is_above = found[-1]
-        m.d.comb += self.fraction.eq(Mux(is_above, found[1:], found))
+        # One look-up table each, so that nothing is chosen behind what gathers the fraction's bits.
+        here = Cat(self._is_here(m, n, leads, total[one + place:one + place + 2])
+                   for n, place in enumerate(places))
+        m.submodules.gather = gather = Gather(
+            width=self.value_width, count=len(places), target=self.target)
+        m.d.comb += [
+            gather.select.eq(here),
+            *(gather.values[n].eq(total[one + place - self.value_width:one + place])
+              for n, place in enumerate(places)),
+            self.fraction.eq(gather.o),
+        ]
 
-        low_place = any_of(Mux(lead, max(place - lift, 0), 0)
-                           for place, lead in zip(places, leads, strict=True))
-        high_place = any_of(Mux(lead, place, 0) for place, lead in zip(places, leads, strict=True))
+        low_place, high_place = (
+            any_of(Mux(is_here, max(place - down, 0), 0)
+                   for place, is_here in zip(places, here, strict=True)) for down in (lift, 0))
         s3_place = register_like(self.place)
         with m.If(self.valid & self.is_last):
-            m.d.sync += s3_place.eq(Mux(is_high, high_place, low_place) + is_above)
+            m.d.sync += s3_place.eq(Mux(is_high, high_place, low_place))
         m.d.comb += self.place.eq(s3_place)
+
+    def _is_here(self, m, n, leads, bits):
+        """Whether the sum's leading one is at the n-th place, whose bit and the one above it these
+        are: it is an addend's and nothing came above, or came from the addend's one below."""
+        inputs = [leads[n], bits[1] if len(bits) > 1 else Const(0, 1),
+                  leads[n - 1] if n else Const(0, 1), bits[0]]
+
+        def function(lead, above, lower, bit):
+            return lead & ~above | lower & bit
+
+        if self.target == "ecp5":
+            return look_up(m, f"here_{n}", inputs, lambda *values: function(*values) & 1)
+        return function(*inputs)
