@@ -3,6 +3,8 @@
      i --+-> InputStage -> buffer of numbers -----+
          |                                        v
          +-> Maximum ----> queue of rows ----> Passes --> o
+                                                  |
+                                                  +-> LogSum --> o_sum
 """
 
 from amaranth.hdl import *
@@ -12,7 +14,8 @@ from amaranth.lib.wiring import In, Out
 from .arithmetic import delayed
 from .geometry import TARGETS
 from .softmax_input import InputStage
-from .softmax_layouts import Part, SoftmaxOperation, row_beat
+from .softmax_layouts import Part, SoftmaxOperation, row_beat, row_sum
+from .softmax_log import LogSum
 from .softmax_maximum import MAXIMUM_LATENCY, Maximum
 from .softmax_memories import NEVER_AT_ONCE
 from .softmax_passes import PASS_LATENCY, Passes
@@ -48,8 +51,10 @@ class Softmax(wiring.Component):
     value_width : int
         Bits of both tables' values, 18 to 22. Up to 18 a product takes one multiplier, two in each
         lane.
+    logarithms : bool
+        Whether ``o_sum`` is there.
     target : str
-        Primitives, see ``Accumulate``.
+        Primitives, see ``Accumulate`` and ``Rom``.
 
     Members
     -------
@@ -62,6 +67,10 @@ class Softmax(wiring.Component):
         PROBABILITIES, with nothing between.
     o : Out(stream of row_beat(lanes))
         The rows' probabilities, in beats of the same counts.
+    o_sum : Out(stream of row_sum), with ``logarithms``
+        For each row, in their order: the logarithm of its sum, its largest element, and whether it
+        is undefined; of a row in blocks once, with the first block of its PROBABILITIES. Of a row
+        of no elements anything.
 
     Timing
     ------
@@ -75,7 +84,9 @@ class Softmax(wiring.Component):
     falls while no operation waits; while ``o`` is stalled and the buffer (two rows of
     ``max_length`` and more) is full; and while 16 rows wait for their second pass, which without a
     stall only short rows behind a longer one do. After reset everything is empty. ``o`` is
-    combinational from an addition's registers; a stall of it goes to clock enables.
+    combinational from an addition's registers; a stall of it goes to clock enables. A row's item
+    of ``o_sum`` comes 11 cycles after its sum is final, 8 after its first probability; up to 15 are
+    on their way or wait, then the next row's last beat waits in its second pass.
 
     Numerics
     --------
@@ -89,11 +100,13 @@ class Softmax(wiring.Component):
     """
 
     def __init__(self, *, lanes, max_length, exp_entries, reciprocal_entries, value_width,
-                 max_row=MAX_LENGTH, target="generic"):
+                 max_row=MAX_LENGTH, logarithms=False, target="generic"):
         for name, value in (("lanes", lanes), ("max_length", max_length), ("max_row", max_row),
                             ("value_width", value_width)):
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{name} is an int; got {value!r}")
+        if not isinstance(logarithms, bool):
+            raise TypeError(f"logarithms is a bool; got {logarithms!r}")
         if not 1 <= lanes <= MAX_LANES or lanes & (lanes - 1):
             raise ValueError(f"lanes is a power of two in 1..{MAX_LANES}; got {lanes}")
         if not lanes <= max_length <= MAX_LENGTH:
@@ -110,11 +123,13 @@ class Softmax(wiring.Component):
         self.exp_entries = exp_entries
         self.reciprocal_entries = reciprocal_entries
         self.value_width = value_width
+        self.logarithms = logarithms
         self.target = target
         super().__init__({
             "i_operation": In(stream.Signature(SoftmaxOperation)),
             "i": In(stream.Signature(row_beat(lanes))),
             "o": Out(stream.Signature(row_beat(lanes))),
+            **({"o_sum": Out(stream.Signature(row_sum))} if logarithms else {}),
         })
 
     def elaborate(self, platform):
@@ -126,7 +141,7 @@ class Softmax(wiring.Component):
             lanes=self.lanes, max_length=self.max_length, max_row=self.max_row,
             exp_entries=self.exp_entries,
             reciprocal_entries=self.reciprocal_entries, value_width=self.value_width,
-            target=self.target, depth=depth)
+            target=self.target, depth=depth, logarithms=self.logarithms)
         moves = Signal()
         m.submodules.passes = EnableInserter(moves)(passes)
         m.d.comb += [moves.eq(self.o.ready | ~self.o.valid), passes.moves.eq(moves)]
@@ -169,6 +184,8 @@ class Softmax(wiring.Component):
             self.o.valid.eq(passes.o.valid),
             self.o.payload.eq(passes.o.payload),
         ]
+        if self.logarithms:
+            self._logarithms(m, passes, moves)
         return m
 
     def _buffer(self, m, i, passes, moves, depth):
@@ -221,3 +238,15 @@ class Softmax(wiring.Component):
         ]
         with m.If(valid):
             m.d.sync += [beats.eq(Mux(last, 0, beats + 1)), is_first_beat.eq(last)]
+
+    def _logarithms(self, m, passes, moves):
+        """What is given out of each row beside its probabilities: not held up with them."""
+        m.submodules.logs = logs = LogSum(
+            entries=self.reciprocal_entries, value_width=self.value_width, max_row=self.max_row,
+            target=self.target)
+        m.d.comb += [
+            passes.may_give.eq(logs.may_begin),
+            logs.begins.eq(passes.gives & moves), logs.key.eq(passes.row.key),
+            logs.i.valid.eq(passes.o_sum.valid & moves), logs.i.payload.eq(passes.o_sum.payload),
+        ]
+        wiring.connect(m, logs.o, wiring.flipped(self.o_sum))

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import delayed, register, register_like
 from .formats import FORMATS, FP32, FormatCode
+from .multiplier import Product
 from .softmax_layouts import power
 from .softmax_memories import shared_lookups
 from .softmax_tables import OCTAVE_WIDTH
@@ -106,10 +107,14 @@ class Probabilities(wiring.Component):
         for lane in range(self.lanes):
             width = self.value_width
             s1_value = delayed(m, self.powers[lane].value, 1, f"value{lane}")
-            s2_product = register(2 * width, name=f"s2_product{lane}")
+            m.submodules[f"product{lane}"] = product = Product(
+                a_width=width, b_width=width, latency=1, target=self.target)
             s2 = FIELD(fields[lane])
-            m.d.sync += s2_product.eq(s1_value * self.reciprocal)
-            moved = self._moved(m, Cat(Const(3, 2), s2_product[width:]), s2)
+            m.d.comb += [
+                product.a.eq(s1_value), product.b.eq(self.reciprocal),
+                product.enable.eq(self.moves),
+            ]
+            moved = self._moved(m, Cat(Const(3, 2), product.o[width:]), s2)
             s3_moved = register_like(moved, name=f"s3_moved{lane}")
             s3_field = register( len(FIELD_PLACES), name=f"s3_field{lane}")
             m.d.sync += [s3_moved.eq(moved), s3_field.eq(s2.field)]

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .accumulate import Accumulate
 from .arithmetic import delayed, register
+from .multiplier import Product
 from .softmax_layouts import fixed_width, number, power
 from .softmax_maximum import reference
 from .softmax_memories import shared_lookups
@@ -148,19 +149,19 @@ class Powers(wiring.Component):
         for lane in range(self.lanes):
             s5_value = register(width, name=f"s5_value{lane}")
             s5_height = delayed(m, heights[lane], 2, f"late_height{lane}")
-            s5_places = delayed(m, places[lane], 3, f"places{lane}")
             s6_height = register(OCTAVE_WIDTH, name=f"s6_height{lane}")
-            s6_product = register(width + (1 << FINE_WIDTH), name=f"s6_product{lane}")
-            m.d.sync += [
-                s5_value.eq((bases[lane] - falls[lane])[table.base_width - width:]),
-                s6_product.eq(s5_value * s5_places),
-                s6_height.eq(s5_height),
-            ]
+            # Its registers are those of the fifth and sixth stage, the former beside s5_value.
+            m.submodules[f"product{lane}"] = product = Product(
+                a_width=width, b_width=1 << FINE_WIDTH, latency=2, target=self.target)
+            value = (bases[lane] - falls[lane])[table.base_width - width:table.base_width]
+            m.d.sync += [s5_value.eq(value), s6_height.eq(s5_height)]
             m.d.comb += [
+                product.a.eq(value), product.b.eq(delayed(m, places[lane], 2, f"places{lane}")),
+                product.enable.eq(self.moves),
                 self.powers[lane].value.eq(s5_value),
                 self.powers[lane].height.eq(s5_height),
                 Cat(self.terms[lane].half, self.terms[lane].value).eq(
-                    self._term(s6_product, s6_height)),
+                    self._term(product.o, s6_height)),
             ]
         return m
 

@@ -28,7 +28,8 @@ module CCU2C (
     assign COUT = propagate1 ? carry : INIT1[{2'b00, B1, A1}];
 endmodule
 
-// Multiplier of 18 x 18 bits (FPGA-TN-02205), unsigned, with its three ranks of registers.
+// Multiplier of 18 x 18 bits (FPGA-TN-02205), unsigned, with all three ranks of registers, or without
+// those before and within.
 module MULT18X18D (
     input CLK0, CE0, RST0, SIGNEDA, SIGNEDB, SOURCEA, SOURCEB,
     input A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0,
@@ -51,9 +52,11 @@ module MULT18X18D (
     parameter GSR = "ENABLED";
 
 `ifndef YOSYS
-    initial if (REG_INPUTA_CLK != "CLK0" || REG_INPUTB_CLK != "CLK0"
-            || REG_PIPELINE_CLK != "CLK0" || REG_OUTPUT_CLK != "CLK0")
-        $fatal(1, "MULT18X18D: every rank of registers is modelled with CLK0 alone");
+    initial if ((REG_INPUTA_CLK != "CLK0" && REG_INPUTA_CLK != "NONE")
+            || REG_INPUTB_CLK != REG_INPUTA_CLK
+            || (REG_PIPELINE_CLK != "CLK0" && REG_PIPELINE_CLK != "NONE")
+            || REG_OUTPUT_CLK != "CLK0")
+        $fatal(1, "MULT18X18D: registers are modelled with CLK0, or without before and within");
     initial if (REG_INPUTA_CE != "CE0" || REG_INPUTB_CE != "CE0"
             || REG_PIPELINE_CE != "CE0" || REG_OUTPUT_CE != "CE0")
         $fatal(1, "MULT18X18D: every rank of registers is modelled with CE0 alone");
@@ -73,17 +76,19 @@ module MULT18X18D (
         o = {$random, $random};
     end
 `endif
+    wire [35:0] factors = {
+        A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0,
+        B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0
+    };
+    wire [17:0] factor_a = REG_INPUTA_CLK == "NONE" ? factors[35:18] : a;
+    wire [17:0] factor_b = REG_INPUTA_CLK == "NONE" ? factors[17:0] : b;
+    wire [35:0] found = {18'd0, factor_a} * {18'd0, factor_b};
     always @(posedge CLK0)
         if (RST0) {a, b, product, o} <= 108'd0;
         else if (CE0) begin
-            a <= {
-                A17, A16, A15, A14, A13, A12, A11, A10, A9, A8, A7, A6, A5, A4, A3, A2, A1, A0
-            };
-            b <= {
-                B17, B16, B15, B14, B13, B12, B11, B10, B9, B8, B7, B6, B5, B4, B3, B2, B1, B0
-            };
-            product <= {18'd0, a} * {18'd0, b};
-            o <= product;
+            {a, b} <= factors;
+            product <= found;
+            o <= REG_PIPELINE_CLK == "NONE" ? found : product;
         end
     assign {
         P35, P34, P33, P32, P31, P30, P29, P28, P27, P26, P25, P24, P23, P22, P21, P20, P19,

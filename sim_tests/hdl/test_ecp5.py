@@ -17,14 +17,16 @@ from amaranth.lib.wiring import In, Out
 
 import exactum.hdl.accumulate as accumulate_module
 import exactum.hdl.gather as gather_module
+import exactum.hdl.softmax_reciprocal as softmax_reciprocal_module
 import exactum.hdl.softmax_sum as softmax_sum_module
 from exactum.gen.config import preset
 from exactum.gen.primitives import models
 from exactum.hdl.accumulate import Accumulate
 from exactum.hdl.gather import Gather, look_up
-from exactum.hdl.multiplier import MULTIPLIER_LATENCY, Multiplier
+from exactum.hdl.multiplier import MULTIPLIER_LATENCY, Multiplier, Product
 from exactum.hdl.ram import RAM_LATENCY, Ram
 from exactum.hdl.rom import ROM_LATENCY, Rom
+from exactum.hdl.softmax_reciprocal import ChosenDifference
 from exactum.hdl.softmax_sum import ScaledAdder
 from sim_tests import formal
 
@@ -168,6 +170,15 @@ def test_the_multiplier_that_holds_is_the_inferred_one(tmp_path):
                     stimulus="valid = cycle > 60; i = {$random, $random};") > 3900
 
 
+@pytest.mark.parametrize("latency", [1, 2])
+@pytest.mark.parametrize(("a_width", "b_width"), [(18, 16), (1, 18), (22, 16)])
+def test_the_short_multiplier_is_the_inferred_one(a_width, b_width, latency, tmp_path):
+    pair = Pair(lambda target: Product(a_width=a_width, b_width=b_width, latency=latency,
+                                       target=target), ("a", "b", "enable"))
+    assert simulate(pair, tmp_path, latency=latency, cycles=4000,
+                    stimulus="valid = cycle > 60; i = {$random, $random};") > 3900
+
+
 def test_a_multiplier_that_does_not_hold_is_caught(tmp_path):
     pair = Pair(lambda target: Multiplier(width=18, target=target, holds=True),
                 ("a", "b", "enable"))
@@ -294,3 +305,22 @@ def test_a_gathering_with_another_table_is_caught(tmp_path, monkeypatch):
     monkeypatch.setattr(gather_module, "look_up", faulty)
     with pytest.raises(formal.ProofFailed, match="proof did fail"):
         gathers_are_equal(2, 4, YOSYS_MODELS, tmp_path)
+
+
+def differences_are_equal(width, model, folder):
+    prove_equal(Pair(lambda target: ChosenDifference(width=width, target=target),
+                     ("lower", "upper", "is_upper", "less")), model, folder)
+
+
+@pytest.mark.parametrize("model", [YOSYS_MODELS, MODELS], ids=["model of Yosys", "our model"])
+@pytest.mark.parametrize("width", [1, 6, 20, 21])
+def test_the_difference_of_carry_chains_is_the_inferred_one(width, model, tmp_path):
+    differences_are_equal(width, model, tmp_path)
+
+
+@pytest.mark.parametrize("bit", [0, 1, 6, 11, 13])
+def test_a_difference_with_another_table_is_caught(bit, tmp_path, monkeypatch):
+    monkeypatch.setattr(softmax_reciprocal_module, "_TABLE",
+                        softmax_reciprocal_module._TABLE ^ 1 << bit)
+    with pytest.raises(formal.ProofFailed, match="proof did fail"):
+        differences_are_equal(6, YOSYS_MODELS, tmp_path)

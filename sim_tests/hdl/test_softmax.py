@@ -229,7 +229,7 @@ def test_row_sum_is_cut_at_its_leading_one_whatever_its_size(lanes, max_row):
             ctx.set(dut.begins, bool(1 <= cycle <= len(flat) and flat[cycle - 1][1]))
             ctx.set(dut.valid, before is not None)
             ctx.set(dut.is_last, before is not None and before[2])
-            fraction = ctx.get(dut.fraction)
+            fraction = (ctx.get(dut.found) >> ctx.get(dut.is_above)) % (1 << width)
             await ctx.tick()
             if before is not None and before[2]:
                 total = sum(value + half for beat in before[3] for value, half in beat)
