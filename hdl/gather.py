@@ -1,4 +1,4 @@
-"""A multiplexer with one-hot selection, alone in its module: inferred, or an ECP5's look-up tables."""
+"""A multiplexer with one-hot selection, alone in its module: inferred, or look-up tables."""
 
 from amaranth.hdl import *
 from amaranth.lib import data, wiring

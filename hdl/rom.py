@@ -93,8 +93,8 @@ class Rom(wiring.Component):
                          for (_, o), found in zip(ports, data, strict=True)]
         for number, low in enumerate(range(0, len(stored), data_width)):
             here = stored[low:low + data_width]
-            outputs = {f"o_DO{port}{n}": found[low + n] for port, found in zip("AB", data, strict=True)
-                       for n in range(len(here))}
+            outputs = {f"o_DO{port}{n}": found[low + n]
+                       for port, found in zip("AB", data, strict=True) for n in range(len(here))}
             words = [sum((column >> place & 1) << n for n, column in enumerate(here))
                      for place in range(len(self.words))]
             m.submodules[f"block_{number}"] = Instance(

@@ -12,6 +12,7 @@ from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import delayed
+from .gather import look_up
 from .geometry import TARGETS
 from .softmax_input import InputStage
 from .softmax_layouts import Part, SoftmaxOperation, row_beat, row_sum
@@ -134,9 +135,9 @@ class Softmax(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # Room for a row in the second pass and one in the third.
+        # Room for a row in the second pass and one in the third, counted a cycle late.
         beats = -(-self.max_length // self.lanes)
-        depth = 1 << (beats + softmax_latency(beats) - 1).bit_length()
+        depth = 1 << (beats + softmax_latency(beats)).bit_length()
         passes = Passes(
             lanes=self.lanes, max_length=self.max_length, max_row=self.max_row,
             exp_entries=self.exp_entries,
@@ -145,6 +146,12 @@ class Softmax(wiring.Component):
         moves = Signal()
         m.submodules.passes = EnableInserter(moves)(passes)
         m.d.comb += [moves.eq(self.o.ready | ~self.o.valid), passes.moves.eq(moves)]
+        # The same in a place of its own, near what counts: the other one drives clock enables
+        # everywhere.
+        counts = moves if self.target == "generic" else look_up(
+            m, "counts", [self.o.ready, self.o.valid], lambda ready, valid, *_: ready or not valid)
+        ends = Signal()
+        m.d.comb += ends.eq(passes.ends & counts)
 
         # The first pass never stalls: what enters has its place in the buffer and in the queue.
         free_beats = Signal(range(depth + 1), init=depth)
@@ -165,10 +172,13 @@ class Softmax(wiring.Component):
                 row.eq(Mux(self.i_operation.ready, 0, row + 1)),
                 is_first_row.eq(self.i_operation.ready),
             ]
+        left = Signal()
+        dropped = Signal()
+        ended = Signal()
         m.d.sync += [
-            free_beats.eq(counted(
-                free_beats, self.o.valid & self.o.ready, enters, passes.drops & moves)),
-            free_rows.eq(counted(free_rows, passes.ends & moves, enters_last)),
+            left.eq(self.o.valid & self.o.ready), dropped.eq(passes.drops & counts), ended.eq(ends),
+            free_beats.eq(counted(free_beats, left, enters, dropped)),
+            free_rows.eq(counted(free_rows, ended, enters_last)),
         ]
 
         m.submodules.input = input_stage = InputStage(
@@ -179,13 +189,13 @@ class Softmax(wiring.Component):
             input_stage.format.eq(operation.format),
         ]
         self._buffer(m, input_stage.o, passes, moves, depth)
-        self._rows(m, input_stage, enters, is_first_row, passes, moves)
+        self._rows(m, input_stage, enters, is_first_row, passes, ends)
         m.d.comb += [
             self.o.valid.eq(passes.o.valid),
             self.o.payload.eq(passes.o.payload),
         ]
         if self.logarithms:
-            self._logarithms(m, passes, moves)
+            self._logarithms(m, passes, counts)
         return m
 
     def _buffer(self, m, i, passes, moves, depth):
@@ -202,7 +212,7 @@ class Softmax(wiring.Component):
         with m.If(moves):
             m.d.sync += read.addr.eq(read.addr + passes.reads)
 
-    def _rows(self, m, input_stage, enters, is_first_row, passes, moves):
+    def _rows(self, m, input_stage, enters, is_first_row, passes, ends):
         """Finds each row's maximum and hands on the rows."""
         m.submodules.maximum = maximum = Maximum(lanes=self.lanes)
         m.submodules.rows = rows = RowQueue(lanes=self.lanes, max_beats=passes.max_beats)
@@ -234,7 +244,7 @@ class Softmax(wiring.Component):
             info.adds.eq(delayed(m, adds, cycles, "adds")),
             info.fresh.eq(delayed(m, begins[Part.SUM], cycles, "fresh")),
             passes.row.eq(rows.row), passes.has_row.eq(rows.has_row),
-            rows.ends.eq(passes.ends & moves),
+            rows.ends.eq(ends),
         ]
         with m.If(valid):
             m.d.sync += [beats.eq(Mux(last, 0, beats + 1)), is_first_beat.eq(last)]

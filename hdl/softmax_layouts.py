@@ -6,8 +6,8 @@ from amaranth.lib import data, enum
 from .formats import FormatCode
 from .softmax_tables import DISTANCE_WIDTH, OCTAVE_WIDTH
 
-__all__ = ["KEY_WIDTH", "KIND_WIDTH", "Part", "SoftmaxOperation", "final_sum", "fixed_width", "number",
-           "power", "row_beat", "row_info", "row_sum"]
+__all__ = ["KEY_WIDTH", "KIND_WIDTH", "Part", "SoftmaxOperation", "final_sum", "fixed_width",
+           "number", "power", "row_beat", "row_info", "row_sum"]
 
 
 class Part(enum.Enum, shape=2):

@@ -120,7 +120,8 @@ class Powers(wiring.Component):
         layout = data.StructLayout({
             "rest": width + 1, "height": OCTAVE_WIDTH, "places": 1 << FINE_WIDTH})
         contents = [layout.const({
-            "rest": rest, "height": HIGHEST - octave, "places": 1 << (~octave & (1 << FINE_WIDTH) - 1),
+            "rest": rest, "height": HIGHEST - octave,
+            "places": 1 << (~octave & (1 << FINE_WIDTH) - 1),
         }).as_bits() for octave, rest in zip(steps.octaves, steps.rests, strict=True)]
         options = {"target": self.target, "read": self.moves}
         found = shared_lookups(m, "steps", contents, layout.size,

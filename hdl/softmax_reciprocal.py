@@ -10,8 +10,8 @@ from .softmax_tables import reciprocal_table
 
 __all__ = ["ChosenDifference", "Reciprocal"]
 
-# See `accumulate`: with A = what is subtracted, B and D = the minuends, C = which of them it is, the
-# lowest four entries are ~A, which is the carry.
+# See `accumulate`: with A = what is subtracted, B and D = the minuends, C = which of them it is,
+# the lowest four entries are ~A, which is the carry.
 _TABLE = sum(((b if c else d) ^ a ^ 1) << (a | b << 1 | c << 2 | d << 3)
              for a in range(2) for b in range(2) for c in range(2) for d in range(2))
 

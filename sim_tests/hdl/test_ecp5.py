@@ -115,7 +115,8 @@ def prove_equal(pair, model, folder):
         model = "model.v"
     script = ["read_rtlil pair.il", f"read_verilog -overwrite {model}",
               "hierarchy -check -top pair", "prep -flatten -top pair",
-              "select -assert-none t:CCU2C t:LUT4", "opt -full", "sat -verify -prove generic ecp5 pair"]
+              "select -assert-none t:CCU2C t:LUT4", "opt -full",
+              "sat -verify -prove generic ecp5 pair"]
     (folder / "pair.ys").write_text("\n".join(script) + "\n")
     formal._run(folder, "yosys", "-q", "-s", "pair.ys")
 

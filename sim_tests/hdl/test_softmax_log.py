@@ -4,7 +4,6 @@
 import math
 import random
 import struct
-from fractions import Fraction
 
 import pytest
 
@@ -17,7 +16,7 @@ NAN = 0x7FC00000
 
 
 def logarithm(fraction, place, entries, width):
-    """Rule S7, rounded by Python: a double holds the number, and struct rounds it to nearest even."""
+    """Rule S7, rounded by Python: a double holds the number, struct rounds it to even."""
     table = log_table(entries, width)
     units = log_octaves(width)[place] + (
         table.value(0) - table.value(fraction) << LOG_GUARD_WIDTH)
@@ -55,8 +54,6 @@ def test_logarithms_are_those_of_the_rule(entries, width):
     wanted = [logarithm(*sum_, entries, width) for sum_ in sums]
     assert looked_up([(*sum_, 0) for sum_ in sums], entries, width) == wanted
     assert wanted[0] == 0
-    ties = [sum_ for sum_ in sums if Fraction(log_octaves(width)[sum_[1]]) > 1 << 24]
-    assert ties
 
 
 def test_undefined_rows_are_nan():

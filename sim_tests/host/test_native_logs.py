@@ -6,7 +6,12 @@ import random
 import pytest
 import torch
 
-from exactum.benches.softmax_cases import named_rows, pack_operations, random_rows, unpack_operations
+from exactum.benches.softmax_cases import (
+    named_rows,
+    pack_operations,
+    random_rows,
+    unpack_operations,
+)
 from exactum.benches.stalls import PATTERNS
 from exactum.gen.config import preset
 from exactum.gen.errors import SimulationError
