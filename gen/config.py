@@ -112,6 +112,8 @@ class Softmax(_Model):
         ge=2048, le=16384, description="Entries of the table of reciprocals.")
     value_width: int = Field(
         ge=18, le=22, description="Bits of both tables' values; one multiplier takes 18.")
+    logarithms: bool = Field(
+        description="Whether each row's maximum and the logarithm of its sum come out as well.")
 
 
 class Elementwise(_Model):
@@ -217,6 +219,8 @@ def allowed(key: str) -> str:
     field = fields()[key]
     if get_origin(field.annotation) is Literal:
         return "one of " + ", ".join(map(json.dumps, get_args(field.annotation)))
+    if field.annotation is bool:
+        return "true or false"
     low, high = _bounds(field)
     if field.annotation is float:
         return f"a number above {low} and up to {high}"

@@ -97,6 +97,8 @@ def _shown(values: dict[str, Any], key: str) -> str:
     value = at(values, key)
     if isinstance(value, list):
         return "[" + ", ".join(f'"{item}"' for item in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

@@ -4,12 +4,16 @@ from amaranth.hdl import *
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["RAM_LATENCY", "Ram"]
+__all__ = ["BLOCK_WIDTHS", "RAM_LATENCY", "UNUSED_PLACES", "Ram"]
 
 RAM_LATENCY = 2
 """Cycles from the address to the data."""
 
-_WIDTHS = ((1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))  # depth, data bits of a DP16KD
+BLOCK_WIDTHS = ((1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1))
+"""Depths of a DP16KD, and its data's bits."""
+
+UNUSED_PLACES = {18: 4, 9: 3, 4: 2, 2: 1, 1: 0}
+"""Lowest bits of its address by its data's bits: byte enables at 18, unused at 9."""
 
 
 class Ram(wiring.Component):
@@ -53,7 +57,7 @@ class Ram(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        if self.target == "ecp5" and self.depth <= _WIDTHS[-1][0]:
+        if self.target == "ecp5" and self.depth <= BLOCK_WIDTHS[-1][0]:
             self._dp16kd(m)
             return m
         m.submodules.memory = mem = memory.Memory(shape=self.width, depth=self.depth, init=[])
@@ -68,9 +72,8 @@ class Ram(wiring.Component):
 
     def _dp16kd(self, m):
         """Port A writes, port B reads."""
-        data_width = next(width for depth, width in _WIDTHS if self.depth <= depth)
-        # The lowest bits of an address are byte enables at 18 bits, and unused at 9.
-        unused = {18: 4, 9: 3, 4: 2, 2: 1, 1: 0}[data_width]
+        data_width = next(width for depth, width in BLOCK_WIDTHS if self.depth <= depth)
+        unused = UNUSED_PLACES[data_width]
         fixed = {f"i_RST{port}": Const(0) for port in "AB"}
         fixed |= {f"i_CS{port}{n}": Const(0) for port in "AB" for n in range(3)}
         for number, low in enumerate(range(0, self.width, data_width)):

@@ -11,7 +11,7 @@ from .softmax_memories import shared_lookups
 
 __all__ = ["INPUT_LATENCY", "KINDS", "SIGNIFICAND_WIDTH", "InputStage", "places"]
 
-INPUT_LATENCY = 4
+INPUT_LATENCY = 5
 
 MAGNITUDE_WIDTH = KEY_WIDTH - 1
 SIGNIFICAND_WIDTH = 28  # a magnitude without its exponent, which has 4 bits at least
@@ -85,6 +85,8 @@ class InputStage(wiring.Component):
         Elements of a beat.
     value_width : int
         Fraction bits of the fixed-point magnitudes.
+    target : str
+        Primitives, see ``Rom``.
 
     Members
     -------
@@ -95,7 +97,7 @@ class InputStage(wiring.Component):
     keys : Out(ArrayLayout(KEY_WIDTH, lanes))
         Their bits, left-aligned, a cycle later. Where there is no element: below all others.
     o : Out(stream of beats of number(value_width), and whether one is NaN; always ready)
-        Keys and magnitudes, ``INPUT_LATENCY`` (4) cycles later.
+        Keys and magnitudes, ``INPUT_LATENCY`` (5) cycles later.
 
     Timing
     ------
@@ -106,9 +108,8 @@ class InputStage(wiring.Component):
     The magnitude is cut off after ``value_width`` fraction bits, and taken modulo 2^8.
     """
 
-    def __init__(self, *, lanes, value_width):
-        self.lanes = lanes
-        self.value_width = value_width
+    def __init__(self, *, lanes, value_width, target="generic"):
+        self.lanes, self.value_width, self.target = lanes, value_width, target
         super().__init__({
             "i": In(stream.Signature(row_beat(lanes), always_ready=True)),
             "format": In(FormatCode), "kind": Out(KIND_WIDTH),
@@ -129,38 +130,40 @@ class InputStage(wiring.Component):
         # The exponent's table, then the chunks of the significand, shifted by tables.
         heads = [HEAD(entry) for entry in shared_lookups(
             m, "heads", [head(n) for n in range(4 << HEAD_WIDTH)], HEAD.size,
-            [Cat(key[LOW_WIDTH:MAGNITUDE_WIDTH], self.kind) for key, _ in keys])]
+            [Cat(key[LOW_WIDTH:MAGNITUDE_WIDTH], self.kind) for key, _ in keys],
+            target=self.target)]
         layout = data.StructLayout({"shifted": 2 * CHUNK_WIDTH, "any": 1})
         contents = [layout.const({"shifted": (n & 127) << CHUNK_WIDTH >> (n >> CHUNK_WIDTH),
                                   "any": n & 127 > 0}).as_bits() for n in range(1024)]
         chunks = []
+        low = delayed(m, Cat(key[:LOW_WIDTH] for key in self.keys), 1, "low")
         for lane, entry in enumerate(heads):
-            significand = Cat(self.keys[lane][:LOW_WIDTH], entry.significand)
+            significand = Cat(low.word_select(lane, LOW_WIDTH), entry.significand)
             chunks += [Cat(significand.word_select(n, CHUNK_WIDTH), entry.fine)
                        for n in range(SIGNIFICAND_WIDTH // CHUNK_WIDTH)]
         count = len(chunks) // self.lanes
         found = [layout(entry) for entry in shared_lookups(m, "chunks", contents, layout.size, [
-            chunks[lane * count + n] for n in range(count) for lane in range(self.lanes)])]
+            chunks[lane * count + n] for n in range(count) for lane in range(self.lanes)],
+            target=self.target)]
 
         keys = delayed(m, self.keys, INPUT_LATENCY - 1, "key")
-        s3_count = delayed(m, self.i.payload.count, 3, "count")
-        s4_nan = register()
+        s4_count = delayed(m, self.i.payload.count, 4, "count")
+        s5_nan = register()
         nans = []
         for lane in range(self.lanes):
-            place = delayed(m, heads[lane], 2, f"head{lane}")
-            chunks = [delayed(m, entry, 1, f"chunk{lane}_{n}")
-                      for n, entry in enumerate(found[lane::self.lanes])]
-            fixed = register(fixed_width(self.value_width), name=f"s4_fixed{lane}")
+            place = delayed(m, heads[lane], 2, f"place{lane}")
+            chunks = found[lane::self.lanes]
+            fixed = register(fixed_width(self.value_width), name=f"s5_fixed{lane}")
             m.d.sync += fixed.eq(self._placed([entry.shifted for entry in chunks], place))
-            nans.append((s3_count > lane) & place.special & any_of(entry.any for entry in chunks))
+            nans.append((s4_count > lane) & place.special & any_of(entry.any for entry in chunks))
             m.d.comb += [
                 self.o.payload.numbers[lane].key.eq(keys[lane]),
                 self.o.payload.numbers[lane].fixed.eq(fixed),
             ]
-        m.d.sync += s4_nan.eq(any_of(nans))
+        m.d.sync += s5_nan.eq(any_of(nans))
         m.d.comb += [
             self.o.valid.eq(delayed(m, self.i.valid, INPUT_LATENCY, "valid", reset_less=False)),
-            self.o.payload.nan.eq(s4_nan),
+            self.o.payload.nan.eq(s5_nan),
         ]
         return m
 

@@ -6,8 +6,8 @@ from amaranth.lib import data, enum
 from .formats import FormatCode
 from .softmax_tables import DISTANCE_WIDTH, OCTAVE_WIDTH
 
-__all__ = ["KEY_WIDTH", "KIND_WIDTH", "Part", "SoftmaxOperation", "fixed_width", "number", "power",
-           "row_beat", "row_info"]
+__all__ = ["KEY_WIDTH", "KIND_WIDTH", "Part", "SoftmaxOperation", "final_sum", "fixed_width",
+           "number", "power", "row_beat", "row_info", "row_sum"]
 
 
 class Part(enum.Enum, shape=2):
@@ -56,8 +56,8 @@ def number(value_width):
 
 
 def power(value_width):
-    """e^-distance = value * 2^(1 - value_width - octave)."""
-    return data.StructLayout({"value": value_width, "octave": OCTAVE_WIDTH})
+    """e^-distance = value * 2^(1 - value_width - octave), octave = 255 - height."""
+    return data.StructLayout({"value": value_width, "height": OCTAVE_WIDTH})
 
 
 def row_info(lanes, max_beats):
@@ -69,3 +69,14 @@ def row_info(lanes, max_beats):
     return data.StructLayout({
         "key": KEY_WIDTH, "kind": KIND_WIDTH, "result": FormatCode, "beats": range(max_beats),
         "count": range(lanes + 1), "hidden": 1, "adds": 1, "fresh": 1})
+
+
+def final_sum(value_width, max_row):
+    """A row's sum, (1 + fraction * 2^-value_width) * 2^place; and whether the row is undefined."""
+    return data.StructLayout({
+        "fraction": value_width, "place": range(max_row.bit_length()), "undefined": 1})
+
+
+row_sum = data.StructLayout({"log_sum": 32, "maximum": KEY_WIDTH, "undefined": 1})
+"""``log_sum``: ln of the sum of e^(x - maximum) over a row, fp32. ``maximum``: its largest element,
+a key. ``undefined``: rule S1 makes it NaN; then the other two are NaN and anything."""

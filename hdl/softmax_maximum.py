@@ -10,7 +10,7 @@ from .softmax_layouts import KEY_WIDTH, KIND_WIDTH, fixed_width
 
 __all__ = ["MAXIMUM_LATENCY", "Maximum", "Reference", "larger", "reference"]
 
-MAXIMUM_LATENCY = 3
+MAXIMUM_LATENCY = 4
 """Cycles from a beat's keys to the combinational maximum of its row so far."""
 
 BIG = 7             # exponent from which on octaves are so wide that keys must be compared
@@ -36,9 +36,9 @@ class Maximum(wiring.Component):
     keys : In(ArrayLayout(KEY_WIDTH, lanes))
         A beat.
     valid, is_first : In(1)
-        It counts; it is its row's first: both ``MAXIMUM_LATENCY`` (3) cycles later.
+        It counts; it is its row's first: both ``MAXIMUM_LATENCY`` (4) cycles later.
     o : Out(KEY_WIDTH)
-        The row's largest key so far, that of the beat of 3 cycles ago included.
+        The row's largest key so far, that of the beat of 4 cycles ago included.
 
     Timing
     ------
@@ -54,21 +54,19 @@ class Maximum(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        # A level of comparisons in each cycle, two in the last of 16 lanes; then the row's.
+        # A level of comparisons in each cycle, as many as 16 lanes have; then the row's.
         keys = [self.keys[lane] for lane in range(self.lanes)]
-        levels = (self.lanes - 1).bit_length()
         for stage in range(MAXIMUM_LATENCY):
-            here = levels - stage if stage == MAXIMUM_LATENCY - 1 else 1
-            keys = self._compared(m, keys, here if levels > stage else 0, f"s{stage + 2}_key")
+            keys = self._compared(m, keys, f"s{stage + 2}_key")
         so_far = register(KEY_WIDTH)
         m.d.comb += self.o.eq(Mux(self.is_first, keys[0], larger(so_far, keys[0])))
         with m.If(self.valid):
             m.d.sync += so_far.eq(self.o)
         return m
 
-    def _compared(self, m, keys, levels, name):
-        """The keys after so many levels of comparisons, registered."""
-        for _ in range(levels):
+    def _compared(self, m, keys, name):
+        """The keys after a level of comparisons, if there is one more, registered."""
+        if len(keys) > 1:
             keys = [larger(a, b) for a, b in zip(keys[::2], keys[1::2], strict=True)]
         registers = [register(KEY_WIDTH, name=f"{name}{n}") for n in range(len(keys))]
         m.d.sync += [new.eq(old) for new, old in zip(registers, keys, strict=True)]

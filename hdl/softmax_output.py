@@ -6,42 +6,47 @@ from amaranth.lib.wiring import In, Out
 
 from .arithmetic import delayed, register, register_like
 from .formats import FORMATS, FP32, FormatCode
+from .multiplier import Product
 from .softmax_layouts import power
 from .softmax_memories import shared_lookups
 from .softmax_tables import OCTAVE_WIDTH
 
 __all__ = ["UNDEFINED", "Probabilities"]
 
-UNDEFINED = (1 << OCTAVE_WIDTH) - 1  # the octave of a row's NaNs
+UNDEFINED = 0  # the height of a row's NaNs, to which registers are reset without logic
 
 TOP = FP32.mantissa_width + 2   # place of the product's highest bit, over the lowest result's
 FIELD_PLACES = (*range(15), *range(22, 31))  # of results: those of exponents and of NaNs
 FAR_SHIFT = 31                  # leaves nothing
 
-FIELD = data.StructLayout({"field": len(FIELD_PLACES), "shift": 5, "normals": 2})
+FIELD = data.StructLayout({
+    "field": len(FIELD_PLACES), "shift": 3, "lowest": data.ArrayLayout(2, 3), "normals": 2})
 
 
 def field(index):
-    """How to round a product of 11 bits: format, and q of 2^-q, the weight of its highest bit.
+    """How to round a product, of 11 bits: format, and q + 1 of 2^-q, the weight of its highest bit.
 
-    ``shift``: how far the product goes down if its highest bit is its lead. ``normals``: by how
-    much less, at most, if the lead is lower; then the result's exponent falls instead. ``field``:
-    the result but for what the product adds.
+    ``shift``: how far the product goes down if its highest bit is its lead, in fours. ``lowest``:
+    by how much further, if the lead is below its two highest bits, the second, the first: the less,
+    as long as the result is normal; then its exponent falls instead, by up to ``normals``.
+    ``field``: the result but for what the product adds.
     """
     fmt = next((f for f in FORMATS.values() if f.code.value == index >> OCTAVE_WIDTH), None)
-    octave = index & (1 << OCTAVE_WIDTH) - 1
+    octave = (index & (1 << OCTAVE_WIDTH) - 1) - 1
     if fmt is None:
         return 0
     above = -fmt.min_exponent - octave  # octaves of normal numbers, the lowest excepted
     normals = min(max(above, 0), 2)
     bits = (above - normals << fmt.mantissa_width) if above > 0 else 0
     shift = min(TOP - fmt.mantissa_width + max(-above, 0), FAR_SHIFT)
-    if octave == UNDEFINED:
+    if octave + 1 == UNDEFINED:
         bits, shift, normals = fmt.nan_bits, FAR_SHIFT, 0
     if normals > shift & 3:
         raise AssertionError(f"a shift of {shift} less {normals} borrows")
     packed = sum((bits >> place & 1) << n for n, place in enumerate(FIELD_PLACES))
-    return FIELD.const({"field": packed, "shift": shift, "normals": normals}).as_bits()
+    return FIELD.const({
+        "field": packed, "shift": shift >> 2, "normals": normals,
+        "lowest": [(shift & 3) - less for less in (normals, min(normals, 1), 0)]}).as_bits()
 
 
 class Probabilities(wiring.Component):
@@ -54,11 +59,15 @@ class Probabilities(wiring.Component):
     ----------
     lanes, value_width : int
         Of the powers.
+    target : str
+        Primitives, see ``Rom``.
 
     Members
     -------
+    moves : In(1)
+        The clock enable of all of this, which primitives need beside it.
     powers : In(ArrayLayout(power(value_width), lanes)), place : In, result : In(FormatCode)
-        A beat, its row's place and format. Octave + place is at most ``UNDEFINED`` = 255, the
+        A beat, its row's place and format. Octave + place is at most ``UNDEFINED`` = 254, the
         octave of rows of NaN, whose place is 0.
     reciprocal : In(value_width)
         A cycle later.
@@ -75,9 +84,10 @@ class Probabilities(wiring.Component):
     unless the lower is odd, so that the first bit left over decides.
     """
 
-    def __init__(self, *, lanes, value_width, place_width):
-        self.lanes, self.value_width = lanes, value_width
+    def __init__(self, *, lanes, value_width, place_width, target="generic"):
+        self.lanes, self.value_width, self.target = lanes, value_width, target
         super().__init__({
+            "moves": In(1),
             "powers": In(data.ArrayLayout(power(value_width), lanes)), "place": In(place_width),
             "result": In(FormatCode), "reciprocal": In(value_width),
             "o": Out(data.ArrayLayout(32, lanes)),
@@ -85,20 +95,26 @@ class Probabilities(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        octaves = []
+        downs = []
         for lane in range(self.lanes):
-            octave = Signal(OCTAVE_WIDTH, name=f"octave{lane}")
-            m.d.comb += octave.eq(self.powers[lane].octave + self.place)
-            octaves.append(octave)
+            # octave + place + 1, and 0 of what is undefined.
+            down = Signal(OCTAVE_WIDTH, name=f"down{lane}")
+            m.d.comb += down.eq(self.place - self.powers[lane].height)
+            downs.append(down)
         fields = shared_lookups(m, "fields", [field(n) for n in range(8 << OCTAVE_WIDTH)],
-                                FIELD.size, [Cat(octave, self.result) for octave in octaves])
+                                FIELD.size, [Cat(down, self.result) for down in downs],
+                                target=self.target, read=self.moves)
         for lane in range(self.lanes):
             width = self.value_width
             s1_value = delayed(m, self.powers[lane].value, 1, f"value{lane}")
-            s2_product = register(2 * width, name=f"s2_product{lane}")
-            s2 = register( FIELD, name=f"s2_field{lane}")
-            m.d.sync += [s2_product.eq(s1_value * self.reciprocal), s2.eq(fields[lane])]
-            moved = self._moved(m, Cat(Const(3, 2), s2_product[width:]), s2)
+            m.submodules[f"product{lane}"] = product = Product(
+                a_width=width, b_width=width, latency=1, target=self.target)
+            s2 = FIELD(fields[lane])
+            m.d.comb += [
+                product.a.eq(s1_value), product.b.eq(self.reciprocal),
+                product.enable.eq(self.moves),
+            ]
+            moved = self._moved(m, Cat(Const(3, 2), product.o[width:]), s2)
             s3_moved = register_like(moved, name=f"s3_moved{lane}")
             s3_field = register( len(FIELD_PLACES), name=f"s3_field{lane}")
             m.d.sync += [s3_moved.eq(moved), s3_field.eq(s2.field)]
@@ -120,14 +136,8 @@ class Probabilities(wiring.Component):
         grown = Cat(Mux(one, two, two & ~normals[1]),
                     Mux(one, ~normals[0], two & normals[1]),
                     one & normals.any())
-        # Of the shifts of normal numbers this borrows nothing from the bits above (`field`).
-        less = Signal(2)
-        lowest = Signal(2)
-        m.d.comb += [
-            less.eq(Mux(one, 0, Mux(normals[1], Mux(two, 1, 2), normals[0]))),
-            lowest.eq(place.shift[:2] - less),
-        ]
-        amount = Cat(lowest, place.shift[2:])
+        lowest = Mux(one, place.lowest[2], Mux(two, place.lowest[1], place.lowest[0]))
+        amount = Cat(lowest, place.shift)
         # The lowest bits of the amount come last: they wait for the lead.
         moved = Cat(Const(0, TOP + 2 - len(product)), product[:-2], grown)
         for bit in reversed(range(len(amount))):

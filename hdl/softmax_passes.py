@@ -7,7 +7,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from .arithmetic import delayed, register, register_like
-from .softmax_layouts import number, row_beat, row_info
+from .softmax_layouts import final_sum, number, row_beat, row_info
 from .softmax_maximum import Reference
 from .softmax_memories import NEVER_AT_ONCE
 from .softmax_output import UNDEFINED, Probabilities
@@ -29,8 +29,8 @@ READ_LATENCY = 2
 
 class Stage(NamedTuple):
     """A beat on its way to the sum: whether there is one, whether it is its row's last, how many
-    elements that one has, whether a sum begins with it, and of its row whether it does not come
-    out, and whether it is part of a sum."""
+    elements that one has, whether a sum begins with it, of its row whether it does not come
+    out, and whether it is part of a sum; and whether the row's sum is given out with it."""
 
     valid: Value
     last: Value
@@ -38,6 +38,7 @@ class Stage(NamedTuple):
     begins: Value
     hidden: Value
     adds: Value
+    gives: Value
 
 
 class Beat(NamedTuple):
@@ -55,13 +56,15 @@ class Passes(wiring.Component):
 
     Parameters
     ----------
-    lanes, max_length, max_row, exp_entries, reciprocal_entries, value_width, target
+    lanes, max_length, max_row, exp_entries, reciprocal_entries, value_width, logarithms, target
         As in ``Softmax``.
     depth : int
         Beats that the buffer of powers holds.
 
     Members
     -------
+    moves : In(1)
+        The clock enable of all of this, which primitives need beside it.
     row : In(row_info(lanes, max_beats)), has_row : In(1)
         The row whose sum is to be formed, and whether there is one.
     reads : Out(1), drops : Out(1)
@@ -74,6 +77,12 @@ class Passes(wiring.Component):
         The address of the reciprocal's table is that of a finished sum, for the first time.
     o : Out(stream of row_beat(lanes), always ready)
         Probabilities.
+    gives : Out(1), may_give : In(1)
+        With ``logarithms``: a row's last beat is read whose sum will be given out; it waits for
+        that.
+    o_sum : Out(stream of final_sum(value_width, max_row), always ready)
+        With ``logarithms``: those sums, a cycle after the last beat of a row by itself is in them;
+        a long row's with the first block of its probabilities.
 
     Timing
     ------
@@ -85,13 +94,19 @@ class Passes(wiring.Component):
     """
 
     def __init__(self, *, lanes, max_length, max_row, exp_entries, reciprocal_entries, value_width,
-                 target, depth):
+                 target, depth, logarithms=False):
         max_beats = self.max_beats = -(-max_length // lanes)
         self.lanes, self.max_length, self.max_row = lanes, max_length, max_row
         self.depth = depth
         self.exp_entries, self.reciprocal_entries = exp_entries, reciprocal_entries
-        self.value_width, self.target = value_width, target
+        self.value_width, self.target, self.logarithms = value_width, target, logarithms
+        given = {
+            "gives": Out(1), "may_give": In(1),
+            "o_sum": Out(stream.Signature(
+                final_sum(value_width, max_row), always_ready=True))} if logarithms else {}
         super().__init__({
+            **given,
+            "moves": In(1),
             "row": In(row_info(lanes, max_beats)), "has_row": In(1),
             "reads": Out(1), "drops": Out(1), "ends": Out(1),
             "numbers": In(data.ArrayLayout(number(value_width), lanes)), "nan": In(1),
@@ -125,6 +140,7 @@ class Passes(wiring.Component):
         ended = adds & stages[SUM_FINAL - 1].last
         begins = stages[SUM_FINAL - 2].valid & stages[SUM_FINAL - 2].begins
         m.d.comb += [
+            powers.moves.eq(self.moves),
             reference.key.eq(self.row.key), reference.kind.eq(self.row.kind),
             powers.reference.eq(reference.o),
             powers.numbers.eq(s2_numbers), powers.present.eq(s2_present),
@@ -135,25 +151,29 @@ class Passes(wiring.Component):
 
         # The third pass.
         written = stages[POWER_LATENCY + REFERENCE_LATENCY]
-        octaves, values = self._found(
+        heights, values = self._found(
             m, powers.powers, written.valid & ~written.hidden, beat.valid, undefined)
         is_undefined = register()
         m.d.sync += [self.sum_is_final.eq(ended), is_undefined.eq(undefined)]
 
         m.submodules.reciprocal = reciprocal = Reciprocal(
-            entries=self.reciprocal_entries, value_width=self.value_width)
+            entries=self.reciprocal_entries, value_width=self.value_width, target=self.target)
         m.submodules.probabilities = probabilities = Probabilities(
-            lanes=self.lanes, value_width=self.value_width, place_width=len(row_sum.place))
+            lanes=self.lanes, value_width=self.value_width, place_width=len(row_sum.place),
+            target=self.target)
         m.d.comb += [
-            reciprocal.fraction.eq(row_sum.fraction),
+            probabilities.moves.eq(self.moves),
+            reciprocal.found.eq(row_sum.found), reciprocal.is_above.eq(row_sum.is_above),
             reciprocal.load.eq(self.sum_is_final),
             probabilities.place.eq(Mux(is_undefined, 0, row_sum.place)),
             probabilities.result.eq(delayed(m, beat.result, READ_LATENCY, "read_result")),
             probabilities.reciprocal.eq(reciprocal.o),
-            *(probabilities.powers[lane].octave.eq(octaves[lane]) for lane in range(self.lanes)),
+            *(probabilities.powers[lane].height.eq(heights[lane]) for lane in range(self.lanes)),
             *(probabilities.powers[lane].value.eq(values[lane]) for lane in range(self.lanes)),
             self.o.payload.elements.eq(probabilities.o),
         ]
+        if self.logarithms:
+            self._give(m, stages[SUM_FINAL - 1], ended, row_sum, is_undefined)
         cycles = PASS_LATENCY - SUM_FINAL + READ_LATENCY
         m.d.comb += [
             self.o.valid.eq(delayed(m, beat.valid, cycles, "reads", reset_less=False)),
@@ -167,8 +187,9 @@ class Passes(wiring.Component):
         index = Signal(range(self.max_beats))
         is_last = index == self.row.beats
         waits = ~self.row.hidden | self.row.adds  # for whom the reciprocal still serves
+        gives = self._gives(m, is_last) if self.logarithms else Const(0)
         m.d.comb += [
-            self.reads.eq(self.has_row & ~(is_last & waits & busy)),
+            self.reads.eq(self.has_row & ~(is_last & waits & busy) & self._may(gives)),
             self.drops.eq(self.reads & self.row.hidden),
             self.ends.eq(self.reads & is_last),
         ]
@@ -177,7 +198,7 @@ class Passes(wiring.Component):
 
         names = Stage._fields[1:]
         now = [is_last, self.row.count, (index == 0) & self.row.fresh, self.row.hidden,
-               self.row.adds]
+               self.row.adds, gives]
         stages = [Stage(self.reads, *now)]
         for cycle in range(1, SUM_FINAL):
             stage = Stage(Signal(name=f"s{cycle}_valid"), *(
@@ -186,6 +207,32 @@ class Passes(wiring.Component):
             m.d.sync += [new.eq(old) for new, old in zip(stage, stages[-1], strict=True)]
             stages.append(stage)
         return stages
+
+    def _gives(self, m, is_last):
+        """Whether this beat's row gives out a sum with it: its own, or a long row's before it."""
+        is_due = Signal()
+        gives = Signal()
+        m.d.comb += [
+            gives.eq(is_last & ~self.row.hidden & (self.row.adds | is_due)),
+            self.gives.eq(self.reads & gives),
+        ]
+        with m.If(self.ends & (self.row.adds | ~self.row.hidden)):
+            m.d.sync += is_due.eq(self.row.hidden)
+        return gives
+
+    def _may(self, gives):
+        """Whether a beat is not held up by the sum that it gives."""
+        return ~gives | self.may_give if self.logarithms else Const(1, 1)
+
+    def _give(self, m, stage, ended, row_sum, undefined):
+        """The sum that was final last, when it is given out."""
+        fraction = register(self.value_width)
+        with m.If(ended):
+            m.d.sync += fraction.eq(Mux(row_sum.is_above, row_sum.found[1:], row_sum.found))
+        sum_ = self.o_sum.payload
+        m.d.sync += self.o_sum.valid.eq(stage.valid & stage.gives)
+        m.d.comb += [sum_.fraction.eq(fraction), sum_.place.eq(row_sum.place),
+                     sum_.undefined.eq(undefined)]
 
     def _beat(self, m, left):
         """What the third pass reads: the beats of a row from the reading of its last on.
@@ -229,7 +276,7 @@ class Passes(wiring.Component):
         return Mux(adds & last.last, row_is, held)
 
     def _found(self, m, powers, writes, reads, undefined):
-        """The powers in their order, two cycles after each reading: octaves and values."""
+        """The powers in their order, two cycles after each reading: heights and values."""
         m.submodules.buffer = buffer = memory.Memory(
             shape=powers.shape(), depth=self.depth, init=[], attrs=NEVER_AT_ONCE)
         write, read = buffer.write_port(), buffer.read_port()
@@ -237,10 +284,10 @@ class Passes(wiring.Component):
         m.d.sync += [write.addr.eq(write.addr + writes), read.addr.eq(read.addr + reads)]
 
         found = read.data
-        octaves = [register(OCTAVE_WIDTH, name=f"octave{lane}") for lane in range(self.lanes)]
+        heights = [register(OCTAVE_WIDTH, name=f"height{lane}") for lane in range(self.lanes)]
         values = [register(self.value_width, name=f"value{lane}") for lane in range(self.lanes)]
         for lane in range(self.lanes):
-            m.d.sync += [octaves[lane].eq(found[lane].octave), values[lane].eq(found[lane].value)]
+            m.d.sync += [heights[lane].eq(found[lane].height), values[lane].eq(found[lane].value)]
         with m.If(undefined):
-            m.d.sync += [octave.eq(UNDEFINED) for octave in octaves]
-        return octaves, values
+            m.d.sync += [height.eq(UNDEFINED) for height in heights]
+        return heights, values

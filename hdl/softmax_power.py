@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .accumulate import Accumulate
 from .arithmetic import delayed, register
+from .multiplier import Product
 from .softmax_layouts import fixed_width, number, power
 from .softmax_maximum import reference
 from .softmax_memories import shared_lookups
@@ -23,6 +24,7 @@ __all__ = ["POWER_LATENCY", "TERM_LATENCY", "Powers", "term"]
 POWER_LATENCY = 5
 TERM_LATENCY = 6
 
+HIGHEST = (1 << OCTAVE_WIDTH) - 1  # the height of octave 0
 FINE_WIDTH = 4  # bits of an octave by which a multiplier shifts; a multiplexer takes the others
 
 
@@ -79,12 +81,15 @@ class Powers(wiring.Component):
 
     Members
     -------
+    moves : In(1)
+        The clock enable of all of this, which primitives need beside it.
     numbers : In(ArrayLayout(number(value_width), lanes)), present : In(lanes)
         A beat, and which of its numbers there are.
     reference : In(reference(value_width))
         Of the largest of its row.
     powers : Out(ArrayLayout(power(value_width), lanes))
-        The powers; where there is no number, or it is 128 or more below, the octave is ``FAR``.
+        The powers; where there is no number, or it is 128 or more below, the octave is ``FAR``,
+        of whose height a single bit is set: the others are reset, without logic.
     terms : Out(ArrayLayout(term(value_width), lanes))
         The terms.
 
@@ -97,6 +102,7 @@ class Powers(wiring.Component):
         self.lanes, self.entries = lanes, entries
         self.value_width, self.target = value_width, target
         super().__init__({
+            "moves": In(1),
             "numbers": In(data.ArrayLayout(number(value_width), lanes)), "present": In(lanes),
             "reference": In(reference(value_width)),
             "powers": Out(data.ArrayLayout(power(value_width), lanes)),
@@ -112,56 +118,56 @@ class Powers(wiring.Component):
 
         # e^-distance from its steps of 1/8 ...
         layout = data.StructLayout({
-            "rest": width + 1, "octave": OCTAVE_WIDTH, "places": 1 << FINE_WIDTH})
+            "rest": width + 1, "height": OCTAVE_WIDTH, "places": 1 << FINE_WIDTH})
         contents = [layout.const({
-            "rest": rest, "octave": octave, "places": 1 << (~octave & (1 << FINE_WIDTH) - 1),
+            "rest": rest, "height": HIGHEST - octave,
+            "places": 1 << (~octave & (1 << FINE_WIDTH) - 1),
         }).as_bits() for octave, rest in zip(steps.octaves, steps.rests, strict=True)]
+        options = {"target": self.target, "read": self.moves}
         found = shared_lookups(m, "steps", contents, layout.size,
-                               [distance[step_place:-1] for distance in distances])
+                               [distance[step_place:-1] for distance in distances], **options)
         # ... and the rest of it, from two tables.
-        rests, octaves, places = [], [], []
+        rests, heights, places = [], [], []
         for lane, (distance, entry) in enumerate(zip(distances, found, strict=True)):
             low = delayed(m, distance[:step_place], 2, f"low{lane}")
-            s2 = register(layout, name=f"s2_step{lane}")
-            m.d.sync += s2.eq(entry)
+            step = layout(entry)
+            s3_height = register(OCTAVE_WIDTH, name=f"s3_height{lane}")
+            m.d.sync += s3_height.eq(step.height)
             with m.If(~counts[lane]):
-                m.d.sync += s2.octave.eq(FAR)
+                m.d.sync += s3_height.eq(HIGHEST - FAR)
             rest = Signal(width + 1, name=f"rest{lane}")
-            m.d.comb += rest.eq(s2.rest + Cat(Const(0, 1), low))
+            m.d.comb += rest.eq(step.rest + Cat(Const(0, 1), low))
             rests.append(rest)
-            octaves.append(s2.octave)
-            places.append(s2.places)
+            heights.append(s3_height)
+            places.append(step.places)
         bases = shared_lookups(m, "bases", table.bases, table.base_width,
-                               [rest[table.offset_width:] for rest in rests])
+                               [rest[table.offset_width:] for rest in rests], **options)
         falls = shared_lookups(m, "falls", table.falls, table.fall_width,
                                [Cat(rest[:table.offset_width],
                                     rest[table.input_width - table.segment_width:])
-                                for rest in rests])
+                                for rest in rests], **options)
 
         for lane in range(self.lanes):
-            s4_base = register(table.base_width, name=f"s4_base{lane}")
-            s4_fall = register(table.fall_width, name=f"s4_fall{lane}")
             s5_value = register(width, name=f"s5_value{lane}")
-            s5_octave = delayed(m, octaves[lane], 3, f"octave{lane}")
-            s5_places = delayed(m, places[lane], 3, f"places{lane}")
-            s6_octave = register(OCTAVE_WIDTH, name=f"s6_octave{lane}")
-            s6_product = register(width + (1 << FINE_WIDTH), name=f"s6_product{lane}")
-            m.d.sync += [
-                s4_base.eq(bases[lane]), s4_fall.eq(falls[lane]),
-                s5_value.eq((s4_base - s4_fall)[table.base_width - width:]),
-                s6_product.eq(s5_value * s5_places),
-                s6_octave.eq(s5_octave),
-            ]
+            s5_height = delayed(m, heights[lane], 2, f"late_height{lane}")
+            s6_height = register(OCTAVE_WIDTH, name=f"s6_height{lane}")
+            # Its registers are those of the fifth and sixth stage, the former beside s5_value.
+            m.submodules[f"product{lane}"] = product = Product(
+                a_width=width, b_width=1 << FINE_WIDTH, latency=2, target=self.target)
+            value = (bases[lane] - falls[lane])[table.base_width - width:table.base_width]
+            m.d.sync += [s5_value.eq(value), s6_height.eq(s5_height)]
             m.d.comb += [
+                product.a.eq(value), product.b.eq(delayed(m, places[lane], 2, f"places{lane}")),
+                product.enable.eq(self.moves),
                 self.powers[lane].value.eq(s5_value),
-                self.powers[lane].octave.eq(s5_octave),
+                self.powers[lane].height.eq(s5_height),
                 Cat(self.terms[lane].half, self.terms[lane].value).eq(
-                    self._term(s6_product, s6_octave)),
+                    self._term(product.o, s6_height)),
             ]
         return m
 
     def _distances(self, m):
-        """Each number's distance, and, a cycle later, whether it counts."""
+        """Each number's distance, and, two cycles later, whether it counts."""
         distances, counts = [], []
         for lane in range(self.lanes):
             m.submodules[f"distance{lane}"] = distance = Distance(
@@ -170,19 +176,17 @@ class Powers(wiring.Component):
                 distance.number.eq(self.numbers[lane]),
                 distance.reference.eq(self.reference),
             ]
-            s1_counts = register(name=f"s1_counts{lane}")
-            m.d.sync += s1_counts.eq(
-                distance.is_near & self.present[lane] & ~distance.o[-1])
             distances.append(distance.o)
-            counts.append(s1_counts)
+            counts.append(delayed(m, distance.is_near & self.present[lane] & ~distance.o[-1],
+                                  2, f"counts{lane}"))
         return distances, counts
 
-    def _term(self, product, octave):
+    def _term(self, product, height):
         """The term over its half: bits of the product, further up for a higher octave."""
         width, reach = term(self.value_width).size, 1 << FINE_WIDTH
         lowest = reach - 1 - SUM_GUARD_WIDTH - 2  # of a product of fraction bits, the half included
         found = Const(0)
         for further in reversed(range(-(-(len(product) - lowest) // reach))):
             bits = product[lowest + reach * further:][:width]
-            found = Mux(octave[FINE_WIDTH:] == further, bits, found)
+            found = Mux(height[FINE_WIDTH:] == (HIGHEST >> FINE_WIDTH) - further, bits, found)
         return found

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from .accumulate import carry_chain
 from .arithmetic import add, any_of, register, register_like
+from .gather import Gather
 from .softmax_power import term
 from .softmax_tables import SUM_GUARD_WIDTH
 
@@ -79,9 +80,9 @@ class RowSum(wiring.Component):
         It counts; the sum up to it is to be cut: both 2 cycles after the beat.
     begins : In(1)
         The next beat is the first of a sum: a cycle after that beat.
-    fraction : Out(value_width)
-        s less 1 for the row up to this beat, ``SUM_LATENCY`` - 1 cycles after it: combinational, to
-        be a memory's address.
+    found : Out(value_width + 1), is_above : Out(1)
+        s less 1 for the row up to this beat, ``SUM_LATENCY`` - 1 cycles after it: the lower bits of
+        ``found``, or the upper ones if ``is_above``. Combinational, to be memories' addresses.
     place : Out(range(places))
         The place of the sum that was cut last, ``SUM_LATENCY`` (3) cycles after its beat.
 
@@ -102,7 +103,7 @@ class RowSum(wiring.Component):
         super().__init__({
             "terms": In(data.ArrayLayout(term(value_width), lanes)),
             "valid": In(1), "is_last": In(1), "begins": In(1),
-            "fraction": Out(value_width), "place": Out(range(self.places)),
+            "found": Out(value_width + 1), "is_above": Out(1), "place": Out(range(self.places)),
         })
 
     def elaborate(self, platform):
@@ -170,17 +171,19 @@ class RowSum(wiring.Component):
                      for n, lead in enumerate(leads)]
         m.d.comb += leads[0].eq(~any_of(reached[1:2]))
         padded = Cat(total, Const(0, 1))
-        found = Signal(self.value_width + 2)
-        m.d.comb += found.eq(any_of(
-            padded[one + place - self.value_width:one + place + 2] & lead.replicate(len(found))
-            for place, lead in zip(places, leads, strict=True)))
-        is_above = found[-1]
-        m.d.comb += self.fraction.eq(Mux(is_above, found[1:], found))
+        m.submodules.gather = gather = Gather(
+            width=len(self.found) + 1, count=len(places), target=self.target)
+        m.d.comb += [
+            gather.select.eq(leads),
+            *(gather.values[n].eq(padded[one + place - self.value_width:one + place + 2])
+              for n, place in enumerate(places)),
+            Cat(self.found, self.is_above).eq(gather.o),
+        ]
 
-        low_place = any_of(Mux(lead, max(place - lift, 0), 0)
-                           for place, lead in zip(places, leads, strict=True))
-        high_place = any_of(Mux(lead, place, 0) for place, lead in zip(places, leads, strict=True))
+        low_place, high_place = (
+            any_of(Mux(lead, max(place - down, 0), 0)
+                   for place, lead in zip(places, leads, strict=True)) for down in (lift, 0))
         s3_place = register_like(self.place)
         with m.If(self.valid & self.is_last):
-            m.d.sync += s3_place.eq(Mux(is_high, high_place, low_place) + is_above)
+            m.d.sync += s3_place.eq(Mux(is_high, high_place, low_place) + self.is_above)
         m.d.comb += self.place.eq(s3_place)

@@ -33,7 +33,7 @@ __all__ = ["Passed", "Unit", "check_length", "exact_softmax", "normalised", "pas
 _CHUNK = 1 << 16            # elements worked on at once: temporaries stay in the cache
 _FP64_BIAS, _FP64_MANTISSA = 1023, 52
 _LAST_OCTAVE = 36           # from here on a power adds nothing to a sum
-_LATENCY = 17               # cycles of a row beyond those of its three passes
+_LATENCY = 18               # cycles of a row beyond those of its three passes
 
 
 def exact_softmax(x: Tensor, result: str = "bf16", *,
@@ -110,11 +110,11 @@ def softmax_backward(p: Tensor, dp: Tensor, *, config: Configuration) -> Tensor:
 def softmax_cycles(config: Configuration, rows: int, length: int) -> int:
     """Cycles of an unstalled unit from the first element in to the last out, both counted.
 
-    cycles = (rows + 2) * beats + 17, beats = ceil(length / lanes): a row's first beat comes out
-    beats + 18 cycles after its last went in, and rows follow without a bubble. A row of more than
+    cycles = (rows + 2) * beats + 18, beats = ceil(length / lanes): a row's first beat comes out
+    beats + 19 cycles after its last went in, and rows follow without a bubble. A row of more than
     ``max_length`` elements goes in three times, in blocks of that length, and
 
-    cycles = rows * (3 * beats + block - last) + block + last + 17
+    cycles = rows * (3 * beats + block - last) + block + last + 18
 
     with block = ceil(max_length / lanes), and ``last`` beats in the last block.
     """

@@ -4,6 +4,7 @@
 The adder by proof, on Yosys' model of the carry chain and on ours; multiplier and memory in Icarus.
 """
 
+import random
 import re
 import subprocess
 from pathlib import Path
@@ -15,12 +16,17 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 import exactum.hdl.accumulate as accumulate_module
+import exactum.hdl.gather as gather_module
+import exactum.hdl.softmax_reciprocal as softmax_reciprocal_module
 import exactum.hdl.softmax_sum as softmax_sum_module
 from exactum.gen.config import preset
 from exactum.gen.primitives import models
 from exactum.hdl.accumulate import Accumulate
-from exactum.hdl.multiplier import MULTIPLIER_LATENCY, Multiplier
+from exactum.hdl.gather import Gather, look_up
+from exactum.hdl.multiplier import MULTIPLIER_LATENCY, Multiplier, Product
 from exactum.hdl.ram import RAM_LATENCY, Ram
+from exactum.hdl.rom import ROM_LATENCY, Rom
+from exactum.hdl.softmax_reciprocal import ChosenDifference
 from exactum.hdl.softmax_sum import ScaledAdder
 from sim_tests import formal
 
@@ -59,14 +65,14 @@ class Pair(wiring.Component):
         self.parts = {target: make(target) for target in ("generic", "ecp5")}
         self.inputs = inputs
         one = self.parts["generic"]
-        width = sum(len(getattr(one, name)) for name in inputs)
+        width = sum(len(Value.cast(getattr(one, name))) for name in inputs)
         super().__init__({"i": In(width), **dict.fromkeys(self.parts, Out(len(one.o)))})
 
     def elaborate(self, platform):
         m = Module()
         for target, part in self.parts.items():
             m.submodules[f"part_{target}"] = part
-            m.d.comb += [Cat(getattr(part, name) for name in self.inputs).eq(self.i),
+            m.d.comb += [Cat(Value.cast(getattr(part, name)) for name in self.inputs).eq(self.i),
                          getattr(self, target).eq(part.o)]
         return m
 
@@ -109,7 +115,8 @@ def prove_equal(pair, model, folder):
         model = "model.v"
     script = ["read_rtlil pair.il", f"read_verilog -overwrite {model}",
               "hierarchy -check -top pair", "prep -flatten -top pair",
-              "select -assert-none t:CCU2C", "opt -full", "sat -verify -prove generic ecp5 pair"]
+              "select -assert-none t:CCU2C t:LUT4", "opt -full",
+              "sat -verify -prove generic ecp5 pair"]
     (folder / "pair.ys").write_text("\n".join(script) + "\n")
     formal._run(folder, "yosys", "-q", "-s", "pair.ys")
 
@@ -161,6 +168,15 @@ def test_the_multiplier_that_holds_is_the_inferred_one(tmp_path):
                 ("a", "b", "enable"))
     # Its registers are known when it has moved a few times.
     assert simulate(pair, tmp_path, latency=MULTIPLIER_LATENCY, cycles=4000,
+                    stimulus="valid = cycle > 60; i = {$random, $random};") > 3900
+
+
+@pytest.mark.parametrize("latency", [1, 2])
+@pytest.mark.parametrize(("a_width", "b_width"), [(18, 16), (1, 18), (22, 16)])
+def test_the_short_multiplier_is_the_inferred_one(a_width, b_width, latency, tmp_path):
+    pair = Pair(lambda target: Product(a_width=a_width, b_width=b_width, latency=latency,
+                                       target=target), ("a", "b", "enable"))
+    assert simulate(pair, tmp_path, latency=latency, cycles=4000,
                     stimulus="valid = cycle > 60; i = {$random, $random};") > 3900
 
 
@@ -230,3 +246,82 @@ def test_the_memory_of_block_rams_is_the_inferred_one(width, depth, tmp_path):
 def test_another_mode_of_the_memory_is_caught(old, new, words, tmp_path):
     with pytest.raises(AssertionError, match=words):
         compare_memories(18, 64, tmp_path, lambda text: changed(text, old, new))
+
+
+def tables(width, words, seed=1):
+    """A `Rom`'s two outputs side by side."""
+    generator = random.Random(seed)
+    words = tuple(generator.getrandbits(width) for _ in range(words))
+
+    class Both(Rom):
+        def __init__(self, target):
+            super().__init__(words=words, width=width, target=target)
+            self.o = Cat(self.o_0, self.o_1)
+
+    return Pair(Both, ("address_0", "address_1", "read"))
+
+
+def compare_tables(width, words, folder, change=lambda text: text):
+    """Random addresses; in every fourth cycle or so neither new ones nor new words."""
+    return simulate(tables(width, words), folder, latency=ROM_LATENCY, cycles=4000, change=change,
+                    stimulus=f"""
+        i = {{$random, $random}};
+        i[{2 * (words - 1).bit_length()}] = cycle < 9 || $random % 4 != 0;
+        valid = cycle > 5;""")
+
+
+@pytest.mark.parametrize(("width", "words"), [
+    (18, 64), (1, 64), (37, 256), (43, 1024), (31, 2048), (20, 4096), (3, 8192), (2, 16384),
+    (5, 32768)])
+def test_the_table_of_block_rams_is_the_inferred_one(width, words, tmp_path):
+    assert compare_tables(width, words, tmp_path) > 3900
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ('.REGMODE_A("OUTREG")', '.REGMODE_A("NOREG")', "generic"),
+    ('.REGMODE_B("OUTREG")', '.REGMODE_B("NOREG")', "REGMODE"),
+    (".ADA13(1'h0)", ".ADA13(1'h1)", "generic"), (".OCEB(", ".OCEB(1'h0 & ", "generic"),
+    (".INITVAL_03(320'h", ".INITVAL_03(320'h1 ^ 320'h", "generic"),
+])
+def test_another_mode_of_the_table_is_caught(old, new, words, tmp_path):
+    with pytest.raises(AssertionError, match=words):
+        compare_tables(18, 64, tmp_path, lambda text: changed(text, old, new))
+
+
+def gathers_are_equal(width, count, model, folder):
+    prove_equal(Pair(lambda target: Gather(width=width, count=count, target=target),
+                     ("values", "select")), model, folder)
+
+
+@pytest.mark.parametrize("model", [YOSYS_MODELS, MODELS], ids=["model of Yosys", "our model"])
+@pytest.mark.parametrize(("width", "count"), [(1, 1), (3, 2), (2, 3), (2, 8), (1, 9), (1, 15)])
+def test_the_gathering_of_look_up_tables_is_the_inferred_one(width, count, model, tmp_path):
+    gathers_are_equal(width, count, model, tmp_path)
+
+
+def test_a_gathering_with_another_table_is_caught(tmp_path, monkeypatch):
+    def faulty(m, name, inputs, function):
+        return look_up(m, name, inputs[:3], function)
+
+    monkeypatch.setattr(gather_module, "look_up", faulty)
+    with pytest.raises(formal.ProofFailed, match="proof did fail"):
+        gathers_are_equal(2, 4, YOSYS_MODELS, tmp_path)
+
+
+def differences_are_equal(width, model, folder):
+    prove_equal(Pair(lambda target: ChosenDifference(width=width, target=target),
+                     ("lower", "upper", "is_upper", "less")), model, folder)
+
+
+@pytest.mark.parametrize("model", [YOSYS_MODELS, MODELS], ids=["model of Yosys", "our model"])
+@pytest.mark.parametrize("width", [1, 6, 20, 21])
+def test_the_difference_of_carry_chains_is_the_inferred_one(width, model, tmp_path):
+    differences_are_equal(width, model, tmp_path)
+
+
+@pytest.mark.parametrize("bit", [0, 1, 6, 11, 13])
+def test_a_difference_with_another_table_is_caught(bit, tmp_path, monkeypatch):
+    monkeypatch.setattr(softmax_reciprocal_module, "_TABLE",
+                        softmax_reciprocal_module._TABLE ^ 1 << bit)
+    with pytest.raises(formal.ProofFailed, match="proof did fail"):
+        differences_are_equal(6, YOSYS_MODELS, tmp_path)

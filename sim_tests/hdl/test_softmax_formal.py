@@ -18,7 +18,7 @@ TINY = {"lanes": 1, "max_length": 2, "exp_entries": 2048, "reciprocal_entries": 
 
 # Narrow, since memories are what takes a solver long.
 NUMBER = data.StructLayout({"key": 1, "fixed": 6})
-POWER = data.StructLayout({"value": 6, "octave": 8})
+POWER = data.StructLayout({"value": 6, "height": 8})
 
 
 class PlainInput(softmax.InputStage):
