@@ -100,8 +100,9 @@ class Flow:
             raise ValueError("this flow has no nextpnr")
         what, stem = f"seed {seed}", f"seed-{seed}"
         placement = OTHER_PLACEMENT.get(self._top, PLACEMENT)
-        options = (*DEVICE, *placement, "--seed", str(seed), "--freq", f"{clock_mhz:g}",
-                   "--lpf-allow-unconstrained", "--timing-allow-fail")
+        options: tuple[str, ...] = (
+            *DEVICE, *placement, "--seed", str(seed), "--freq", f"{clock_mhz:g}",
+            "--lpf-allow-unconstrained", "--timing-allow-fail")
         script = region_script(self._top, self._nextpnr)
         placed = {} if script is None else {"region": script}
         key = digest(results=RESULTS, netlist=self._key(()), harness=HARNESS,

@@ -21,7 +21,9 @@ class Gate(wiring.Component):
     Members
     -------
     go, halt : In(1)
-        Set the unit going, its count at 0; freeze it.
+        Set the unit going; freeze it.
+    keep : In(1)
+        With ``go``: go on counting from what was counted last, else from 0.
     supplied : In(streams)
         Each input has two items or has come to its end, each output has room for three: so in the
         next cycle, too, there is one.
@@ -43,7 +45,8 @@ class Gate(wiring.Component):
 
     def __init__(self, *, streams):
         super().__init__({
-            "go": In(1), "halt": In(1), "supplied": In(streams), "begins": In(1), "gives": In(1),
+            "go": In(1), "halt": In(1), "keep": In(1), "supplied": In(streams),
+            "begins": In(1), "gives": In(1),
             "enable": Out(1), "running": Out(1), "stalls": Out(1), "cycles": Out(COUNT_WIDTH)})
 
     def elaborate(self, platform):
@@ -64,7 +67,10 @@ class Gate(wiring.Component):
             with m.If(self.gives):
                 m.d.sync += self.cycles.eq(now)
         with m.If(self.go):
-            m.d.sync += [self.running.eq(1), counts.eq(0), count.eq(0), self.cycles.eq(0)]
+            m.d.sync += [self.running.eq(1), counts.eq(0),
+                         count.eq(Mux(self.keep, self.cycles, 0))]
+            with m.If(~self.keep):
+                m.d.sync += self.cycles.eq(0)
         with m.If(self.halt):
             m.d.sync += self.running.eq(0)
         return m

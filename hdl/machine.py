@@ -28,7 +28,7 @@ from .scratch import Scratch
 from .sequencer import Sequencer
 from .shell import Shell
 from .softmax import Softmax
-from .softmax_layouts import row_beat
+from .softmax_layouts import row_beat, row_sum
 
 __all__ = ["Machine"]
 
@@ -129,7 +129,10 @@ class Machine(wiring.Component):
         """A mover for each channel."""
         movers = {}
         for channel in Channel:
-            if channel in WORD_STREAMS:
+            if channel == Channel.SOFTMAX_SUM:
+                if hasattr(shells["softmax"], "o_sum"):
+                    movers[channel] = WordTaker(row_sum, width=width)
+            elif channel in WORD_STREAMS:
                 unit, name = WORD_STREAMS[channel]
                 shape = getattr(shells[unit], name).payload.shape()
                 movers[channel] = WordFeeder(shape, width=width)
@@ -196,6 +199,11 @@ class Machine(wiring.Component):
                 beats.start.eq(feeders[0].start), beats.command.eq(feeders[0].command)]
             wiring.connect(m, shell.o, splitter.i)
             wiring.connect(m, splitter.o, movers[Channel[f"{unit.upper()}_RESULT"]].i)
+        if Channel.SOFTMAX_SUM in movers:
+            # What nobody asks for is dropped.
+            taker, sums = movers[Channel.SOFTMAX_SUM], shells["softmax"].o_sum
+            m.d.comb += [taker.i.valid.eq(sums.valid), taker.i.payload.eq(sums.payload),
+                         sums.ready.eq(taker.i.ready | ~taker.expects)]
 
     def _codec(self, m, shells, movers):
         for channel, (unit, name) in WORD_STREAMS.items():
@@ -211,13 +219,13 @@ class Machine(wiring.Component):
         m.submodules.registers = registers = Registers(
             width=width, geometry=geometry, hash=int.from_bytes(bytes.fromhex(self.hash), "little"),
             units=len(UNIT_NAMES))
-        m.submodules.sequencer = sequencer = ResetInserter(registers.stop)(Sequencer(width=width))
+        m.submodules.sequencer = sequencer = ResetInserter(registers.stop)(Sequencer(
+            width=width, channels=[channel.value for channel in movers]))
         wiring.connect(m, wiring.flipped(self.i_request), registers.i)
         wiring.connect(m, registers.o, wiring.flipped(self.o_reply))
         status = Signal(StatusWord)
         stalled = Signal(64)
         lost = Signal(64)
-        ordered = [movers[channel] for channel in Channel]
         running = Cat(shells[name].running for name in UNIT_NAMES)
         busy = Signal(CHANNELS)
         engine = shells["engine"].o
@@ -228,7 +236,7 @@ class Machine(wiring.Component):
             *(port.valid & port.ready for port in _write_ports(movers))]))
         m.d.comb += [
             reset.eq(registers.stop | sequencer.fails),
-            busy.eq(Cat(mover.busy for mover in ordered)),
+            *(busy[channel.value].eq(mover.busy) for channel, mover in movers.items()),
             status.state.eq(sequencer.state), status.fault.eq(sequencer.fault),
             status.running.eq(running), status.busy.eq(busy),
             registers.status.eq(status), registers.link.eq(self.link),
@@ -237,19 +245,23 @@ class Machine(wiring.Component):
               for cycles, name in zip(registers.cycles, UNIT_NAMES, strict=True)),
             sequencer.start.eq(registers.start), sequencer.list.eq(registers.list),
             sequencer.patience.eq(registers.patience), sequencer.moves.eq(moves),
-            sequencer.busy.eq(busy), sequencer.faults.eq(Cat(mover.fault for mover in ordered)),
+            sequencer.busy.eq(busy),
+            *(sequencer.faults[channel.value].eq(mover.fault)
+              for channel, mover in movers.items()),
         ]
-        for number, mover in enumerate(ordered):
+        for channel, mover in movers.items():
             m.d.comb += [mover.command.eq(sequencer.command),
-                         mover.start.eq(sequencer.starts[number])]
+                         mover.start.eq(sequencer.starts[channel.value])]
         for number, name in enumerate(UNIT_NAMES):
             m.d.comb += [shells[name].go.eq(sequencer.go[number]),
-                         shells[name].halt.eq(sequencer.halt[number])]
+                         shells[name].halt.eq(sequencer.halt[number]),
+                         shells[name].keep.eq(sequencer.command.more)]
         stalls = any_of([shells[name].stalls for name in UNIT_NAMES])
         m.d.sync += stalled.eq(stalled + stalls)
-        with m.If(sequencer.go.any()):
+        begins = Mux(sequencer.command.more, 0, sequencer.go)
+        with m.If(begins.any()):
             m.d.sync += stalled.eq(0)
-        with m.If(sequencer.go[UNIT_NAMES.index("engine")]):
+        with m.If(begins[UNIT_NAMES.index("engine")]):
             m.d.sync += lost.eq(0)
         with m.Elif(engine.valid & engine.ready & engine.payload.lost):
             m.d.sync += lost.eq(lost + 1)

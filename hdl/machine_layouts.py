@@ -91,6 +91,7 @@ class Channel(enum.Enum, shape=5):
     DECOMPRESSOR_OPERATION = 19
     DECOMPRESSOR_WORD = 20
     DECOMPRESSOR_RESULT = 21
+    SOFTMAX_SUM = 22
 
 
 CHANNELS = len(Channel)
@@ -103,8 +104,9 @@ Command = data.StructLayout({
 """Three words.
 
 ``size``: 2^size bytes an element. ``more``: the mover's last item is not the unit's last one: wait
-for more. ``with_q``, ``with_t``: the elements of x come with those of q, of t. ``mask``: of
-channels or units. ``address``: of the first byte. ``step``, ``stride``: bytes from an element, and
-from the first one of a row, to the next, signed. ``inner``, ``outer``: elements of a row, and rows;
-of words, ``outer * 2^16 + inner`` is how many items there are.
+for more; of GO: counts go on. ``with_q``, ``with_t``: the elements of x come with those of q, of t.
+``mask``: of channels or units; of results, how many are dropped behind each row. ``address``: of
+the first byte. ``step``, ``stride``: bytes from an element, and from the first one of a row, to the
+next, signed. ``inner``, ``outer``: elements of a row, and rows; of words, ``outer * 2^16 + inner``
+is how many items there are.
 """

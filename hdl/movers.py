@@ -187,13 +187,15 @@ class WordTaker(wiring.Component):
     -------
     i : In(stream of shape)
         Taken while there is a command for it.
+    expects : Out(1)
+        There is a command, or will be: the last one's ``more``.
     """
 
     def __init__(self, shape, *, width):
         self.width = width
         super().__init__({
             **_CONTROL, "i": In(stream.Signature(shape)),
-            "write": Out(stream.Signature(write_request(width))),
+            "write": Out(stream.Signature(write_request(width))), "expects": Out(1),
         })
 
     def elaborate(self, platform):
@@ -207,7 +209,9 @@ class WordTaker(wiring.Component):
         is_legal = ~(address[:3].any() | address[3 + self.width:].any())
         moves = self.write.valid & self.write.ready
         padded = Signal(8 * BYTES * words)
+        more = Signal()
         m.d.comb += [
+            self.expects.eq(self.busy | more),
             padded.eq(payload),
             self.write.valid.eq(self.i.valid & items.any() & is_legal),
             self.write.payload.address.eq(address[3:]),
@@ -219,7 +223,7 @@ class WordTaker(wiring.Component):
         ]
         with m.If(self.start):
             m.d.sync += [items.eq(Cat(self.command.inner, self.command.outer)),
-                         address.eq(self.command.address)]
+                         address.eq(self.command.address), more.eq(self.command.more)]
         with m.Elif(moves):
             m.d.sync += [address.eq(address + BYTES), place.eq(Mux(ends_item, 0, place + 1)),
                          items.eq(items - ends_item)]

@@ -20,6 +20,8 @@ class Sequencer(wiring.Component):
     ----------
     width : int
         Bits of a word's address.
+    channels : sequence of int
+        Those that there are.
 
     Members
     -------
@@ -33,7 +35,7 @@ class Sequencer(wiring.Component):
     starts, busy, faults : Out(CHANNELS), In(CHANNELS), In(CHANNELS)
         The movers'. ``busy`` must follow ``starts`` in the next cycle.
     go, halt : Out(units)
-        For one cycle.
+        For one cycle; ``command.more`` with ``go`` says that counts are kept.
     moves : In(1)
         Something moved: the watchdog is at ease.
     patience : In(WATCHDOG_WIDTH)
@@ -47,8 +49,8 @@ class Sequencer(wiring.Component):
     A command takes 12 cycles or more, if the memory grants each word at once.
     """
 
-    def __init__(self, *, width):
-        self.width = width
+    def __init__(self, *, width, channels=range(CHANNELS)):
+        self.width, self.channels = width, tuple(channels)
         units = len(UNIT_NAMES)
         super().__init__({
             "start": In(1), "list": In(32), "read": Out(ReadPort(width)), "command": Out(Command),
@@ -98,7 +100,7 @@ class Sequencer(wiring.Component):
                         m.d.sync += self.state.eq(State.IDLE)
                         m.next = "IDLE"
                     with m.Case(Opcode.MOVE):
-                        with m.If(command.channel >= CHANNELS):
+                        with m.If(~command.channel.matches(*self.channels)):
                             m.d.comb += found.eq(Fault.CHANNEL)
                         with m.Elif(channel_busy):
                             m.next = "EXECUTE"

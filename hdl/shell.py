@@ -32,7 +32,7 @@ class Shell(wiring.Component):
     the unit's streams
     supplied : In(1) each, named ``supplied_`` and the input stream
         As in ``Gate``.
-    go, halt, running, stalls, cycles
+    go, halt, keep, running, stalls, cycles
         The gate's.
 
     Timing
@@ -50,7 +50,8 @@ class Shell(wiring.Component):
         self.outputs = tuple(name for name in streams if name.startswith("o"))
         super().__init__({
             **streams, **{f"supplied_{name}": In(1) for name in self.inputs},
-            "reset": In(1), "go": In(1), "halt": In(1), "running": Out(1), "stalls": Out(1),
+            "reset": In(1), "go": In(1), "halt": In(1), "keep": In(1),
+            "running": Out(1), "stalls": Out(1),
             "cycles": Out(COUNT_WIDTH)})
 
     def elaborate(self, platform):
@@ -83,7 +84,8 @@ class Shell(wiring.Component):
             gate.supplied.eq(Cat(*(getattr(self, f"supplied_{name}") for name in self.inputs),
                                  *room)),
             gate.begins.eq(first.valid & first.ready), gate.gives.eq(unit.o.valid),
-            gate.go.eq(self.go), gate.halt.eq(self.halt), self.running.eq(gate.running),
+            gate.go.eq(self.go), gate.halt.eq(self.halt), gate.keep.eq(self.keep),
+            self.running.eq(gate.running),
             self.stalls.eq(gate.stalls), self.cycles.eq(gate.cycles),
         ]
         return m

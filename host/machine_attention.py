@@ -123,7 +123,10 @@ def _group(group: Residence, plan: Plan, factor: float, masking: Masking, p_form
     x = group.x()
     p, log_sums = zero_where_masked(
         x, *softmax_and_log_sums(x, p_format.name, config=group.config))
-    softmax = group.softmax(p_format)
+    softmax, logs = group.softmax(p_format)
+    if logs is not None:
+        sums = x.amax(-1) + logs.view(log_sums.shape)
+        _, log_sums = zero_where_masked(x, p, sums.masked_fill(sums.isnan(), math.nan))
     plan = _weighting(group.config, values, p)
     done = Done(np.zeros(0, np.uint32), 0, 0)
     if plan.operations and plan.plain:

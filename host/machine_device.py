@@ -34,6 +34,7 @@ from .machine.works import (
     elementwise_work,
     engine_work,
     from_plain_words,
+    log_sums_of,
     product_bits,
     softmax_work,
 )
@@ -66,10 +67,11 @@ class MachineDevice(Device):
     finite one, the golden model tells whether it was more: it computes the rows and columns that
     have such a result once again, on the host (`saturated_results`).
 
-    It has no logarithm either: ln S of log-softmax and of attention is the golden model's, computed
-    on the host (`log_sums`). An attention whose scores fit the scratch memory stays there
-    (`attend_resident`); otherwise its parts go in and out one by one, and the host puts in boolean
-    and causal masks, and zeros in rows that are masked as a whole.
+    Without ``softmax.logarithms`` it has no logarithm either: then ln S of log-softmax and of
+    attention is the golden model's, computed on the host (`log_sums`). An attention whose scores
+    fit the scratch memory stays there (`attend_resident`); otherwise its parts go in and out one by
+    one, and the host puts in boolean and causal masks, and zeros in rows that are masked as a
+    whole.
 
     Parameters
     ----------
@@ -106,7 +108,7 @@ class MachineDevice(Device):
 
     def softmax(self, x: Tensor, result: str = "bf16") -> Tensor:
         self._check_open()
-        out, counts = self._softmax(x, result)
+        out, _, counts = self._softmax(x, result)
         self._counters.add(counts)
         return out
 
@@ -125,10 +127,10 @@ class MachineDevice(Device):
     def log_softmax(self, x: Tensor, result: str = "fp32") -> Tensor:
         self._check_open()
         fmt = checked_format(result)
-        _, rows = self._softmax(x, result)
+        _, found, rows = self._softmax(x, result)
         x = _carried(x.detach())
         largest = decode(x).amax(-1, keepdim=True) if x.shape[-1] else x.new_zeros(())
-        sums = log_sums(x, config=self.config).unsqueeze(-1)
+        sums = self._log_sums(x, found).unsqueeze(-1)
         out, passes = self._elementwise(x, largest, torch.ones(()), sums)
         self._counters.add(rows)
         self._counters.add(passes)
@@ -140,7 +142,7 @@ class MachineDevice(Device):
         check_length(rows)
         gradients, ones = quantize(g, "fp32", "overflow"), torch.ones(g.shape)
         check_dots(ones.view(rows.shape), gradients.view(rows.shape), config=self.config)
-        p, softmax = self._softmax(log_p, "fp32")
+        p, _, softmax = self._softmax(log_p, "fp32")
         sums, dots = self._dots(ones, gradients)
         out, passes = self._elementwise(p, torch.zeros(()), sums, gradients, negate=True)
         for counts in (softmax, dots, passes):
@@ -195,12 +197,13 @@ class MachineDevice(Device):
 
         def softmax(x: Tensor, result: str) -> tuple[Tensor, Tensor]:
             groups = [self._softmax(one, result) for one in x]
-            p = torch.stack([one for one, _ in groups]) if groups else x.to(
+            p = torch.stack([one for one, _, _ in groups]) if groups else x.to(
                 torch_dtype(lookup(result)))
             part._counters.add(count_rows(self.config, x, p, len(x)) | {
-                "cycles": sum(counts["cycles"] for _, counts in groups)})
+                "cycles": sum(counts["cycles"] for _, _, counts in groups)})
             largest = x.amax(-1) if x.shape[-1] else x.new_zeros(x.shape[:-1])
-            sums = largest + log_sums(x, config=self.config)
+            logs = [one for _, one, _ in groups if one is not None]
+            sums = largest + self._log_sums(x, torch.stack(logs) if logs else None)
             return p, sums.masked_fill_(sums.isnan(), math.nan)
 
         def scores(x: Tensor, factor: float, mask: Tensor | None = None,
@@ -234,16 +237,23 @@ class MachineDevice(Device):
                 cycles, lost = cycles + done.cycles, lost + done.lost
         return from_bits(out, call.target), cycles, lost
 
-    def _softmax(self, x: Tensor, result: str) -> tuple[Tensor, Amounts]:
-        """The probabilities, and what they count."""
+    def _softmax(self, x: Tensor, result: str) -> tuple[Tensor, Tensor | None, Amounts]:
+        """The probabilities, ln S if the unit has logarithms, and what they count."""
         fmt, rows = checked_format(result), rows_of(x, "x")
         check_length(rows)
-        bits, cycles = torch.zeros(rows.numel(), dtype=torch.int64), 0
+        bits, cycles, sums = torch.zeros(rows.numel(), dtype=torch.int64), 0, None
         if rows.numel():
-            done = self.runner.run(softmax_work(_carried(rows), fmt, self.config))
+            work = softmax_work(_carried(rows), fmt, self.config)
+            done = self.runner.run(work)
             bits, cycles = torch.from_numpy(done.results.astype("int64")), done.cycles
+            sums = log_sums_of(work)
         out = from_bits(bits, fmt).view(x.shape)
-        return out, count_rows(self.config, x, out) | {"cycles": cycles}
+        return (out, None if sums is None else sums.view(x.shape[:-1]),
+                count_rows(self.config, x, out) | {"cycles": cycles})
+
+    def _log_sums(self, x: Tensor, found: Tensor | None) -> Tensor:
+        """ln S of each row: what the unit has found, else the golden model's."""
+        return log_sums(x, config=self.config) if found is None else found
 
     def _dots(self, a: Tensor, b: Tensor) -> tuple[Tensor, Amounts]:
         """Dot products of rows with rows of their own, float32 [..., 1], and what they count."""

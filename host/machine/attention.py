@@ -22,7 +22,7 @@ from .commands import Move, number
 from .memory import WORD_BYTES
 from .runner import Done, Runner
 from .streams import Feed, Kept, Resident, Work
-from .works import elementwise_work, engine_work, softmax_work
+from .works import elementwise_work, engine_work, log_sums_of, softmax_work
 
 __all__ = ["Masking", "Residence", "resident_words"]
 
@@ -115,14 +115,15 @@ class Residence:
         return self._read(self.heads * self.rows * self.keys, FP32).view(
             self.heads, self.rows, self.keys)
 
-    def softmax(self, result: Format) -> int:
-        """P in the place of x, packed; the cycles of the softmax unit."""
+    def softmax(self, result: Format) -> tuple[int, Tensor | None]:
+        """P in the place of x, packed; the unit's cycles, and ln S of its rows if it gives them."""
         rows, size = self.heads * self.rows, result.width // 16
         work = softmax_work(torch.zeros(1, 1).expand(rows, self.keys), result, self.config)
         x = replace(self._matrix(Channel.SOFTMAX_ROW, self._scores), outer=rows)
         p = Move(channel=number(Channel.SOFTMAX_RESULT), address=self._scores, inner=self.keys,
                  outer=rows, size=size, step=1 << size, stride=self.keys << size)
-        return self._run(_with(work, {x.channel: Resident([x])}, Kept([p]))).cycles
+        done = self._run(_with(work, {x.channel: Resident([x])}, Kept([p])))
+        return done.cycles, log_sums_of(work)
 
     def p(self, fmt: Format) -> Tensor:
         """P [heads * rows, keys], read back: for a plan that does not stream it as it is."""

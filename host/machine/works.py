@@ -14,7 +14,7 @@ from ...hdl.elementwise import ElementwiseOperation, ElementwiseRow
 from ...hdl.formats import FP32, Format
 from ...hdl.layouts import CodecOperation, CodecWord, PlainWord, mask_word
 from ...hdl.machine_layouts import Channel
-from ...hdl.softmax_layouts import Part, SoftmaxOperation
+from ...hdl.softmax_layouts import Part, SoftmaxOperation, row_sum
 from ..codec import Compressed, plain_words
 from ..dots import DotsPlan
 from ..native import pack
@@ -25,7 +25,7 @@ from .commands import number
 from .streams import Elements, Feed, ItemResults, Items, Results, Rows, Shape, Work
 
 __all__ = ["CodecWork", "compress_work", "decompress_work", "elementwise_work", "engine_work",
-           "from_plain_words", "product_bits", "softmax_work"]
+           "from_plain_words", "log_sums_of", "product_bits", "softmax_work"]
 
 _SIZES = {8: 0, 16: 1, 32: 2}       # of an element's bits: log2 of its bytes
 
@@ -58,7 +58,10 @@ def product_bits(plan: Plan, results: NDArray[np.uint32]) -> Tensor:
 
 
 def softmax_work(x: Tensor, result: Format, config: Configuration) -> Work:
-    """Softmax of rows [R, L], float but not float64; a row beyond ``max_length`` in blocks."""
+    """Softmax of rows [R, L], float but not float64; a row beyond ``max_length`` in blocks.
+
+    With ``softmax.logarithms`` those come along (`log_sums_of`).
+    """
     (rows, length), limit = x.shape, config.softmax.max_length
     fmt = format_of(x.dtype)
     data, size = _bytes(x), _SIZES[fmt.width]
@@ -80,10 +83,21 @@ def softmax_work(x: Tensor, result: Format, config: Configuration) -> Work:
                     "rows": -(-length // limit), "part": part,
                     "first": part != Part.PROBABILITIES}).as_bits())
                 parts += blocks
+    side = None
+    if config.softmax.logarithms:
+        side = ItemResults(number(Channel.SOFTMAX_SUM), rows, _item_words(row_sum))
     return Work("softmax", [Items(number(Channel.SOFTMAX_OPERATION), _words(operations)),
-                            Elements(number(Channel.SOFTMAX_ROW), parts)],
+                            Elements(number(Channel.SOFTMAX_ROW), parts)], side=side,
                 results=Results(number(Channel.SOFTMAX_RESULT), [Shape(rows, length)],
                                 _SIZES[result.width]))
+
+
+def log_sums_of(work: Work) -> Tensor | None:
+    """ln S of each row, float32 [R], NaN in undefined rows; None if the unit has no logarithms."""
+    if work.side is None:
+        return None
+    words = work.side.gathered_words().view("<u4")
+    return torch.from_numpy(words[:, row_sum["log_sum"].offset // 32].copy()).view(torch.float32)
 
 
 def elementwise_work(x: Tensor, s: Tensor, q: Tensor, t: Tensor, *, negate: bool = False) -> Work:

@@ -284,6 +284,24 @@ def test_a_stream_in_parts_is_one_stream(bus):
 
 
 
+def test_counts_go_on_where_they_are_to_be_kept(bus):
+    bus.write(64, [1] * 12)
+    number = UNIT_NAMES.index("compressor")
+
+    def work(count, more):
+        return [command(Opcode.MOVE, Channel.COMPRESSOR_PLAIN, address=512, inner=count),
+                command(Opcode.MOVE, Channel.COMPRESSOR_OPERATION, address=512, inner=count),
+                command(Opcode.GO, mask=1 << number, more=more),
+                command(Opcode.MOVE, Channel.COMPRESSOR_RESULT, address=2048, inner=count),
+                command(Opcode.WAIT, mask=mask_of(Channel.COMPRESSOR_RESULT)),
+                command(Opcode.HALT, mask=1 << number)]
+
+    bus.run([*work(5, 0), *work(3, 1), END])
+    assert bus.register(Register.CYCLES, number) == 6 + 4
+    bus.run([*work(2, 0), END])
+    assert bus.register(Register.CYCLES, number) == 3
+
+
 def test_items_of_two_words_are_joined_and_split(bus):
     words = [7, 1, 1 << 63, 0, 9, 1]
     bus.write(64, [*words, 0, 0, 0])
@@ -411,6 +429,7 @@ def test_results_are_placed_by_rows_and_padding_is_dropped(bus):
 @pytest.mark.parametrize(("words", "fault"), [
     ([9, 0, 0], Fault.OPCODE),
     ([Opcode.MOVE.value | len(Channel) << 8, 0, 0], Fault.CHANNEL),
+    (command(Opcode.MOVE, Channel.SOFTMAX_SUM), Fault.CHANNEL),  # without logarithms
     ([Opcode.MOVE.value | 255 << 8, 0, 0], Fault.CHANNEL),
     (command(Opcode.MOVE, Channel.ENGINE_B, address=8 * WORDS, inner=1), Fault.ADDRESS),
     (command(Opcode.MOVE, Channel.ENGINE_B, address=8 * (WORDS - 1), inner=2), Fault.ADDRESS),
