@@ -9,15 +9,16 @@ from torch import Tensor
 
 from ..gen.config import Configuration
 from ..hdl.formats import Format, lookup
-from .attention import Operands, Setup, zero_where_masked
+from .attention import Operands, Setup, scale_and_mask, zero_where_masked
 from .checked import CheckedProduct, checked_product
 from .counting import Amounts, count_elementwise, count_product, count_rows
+from .gemm import product
 from .log_softmax import softmax_and_log_sums
 from .machine.attention import Masking, Residence, resident_words
 from .machine.runner import Done, Runner
 from .machine.works import engine_work, product_bits
 from .machine_products import plans_of, saturated_results
-from .numerics import from_bits, torch_dtype
+from .numerics import encode, from_bits, torch_dtype
 from .plan import Plan
 from .tiling import MOST_ROWS
 
@@ -69,9 +70,11 @@ def attend_resident(runner: Runner, config: Configuration, of: Operands, part: s
     anchored by its numbers, Q or K has rows that are zero, or a score may not be finite where a
     mask forbids keys.
 
-    x is read back, once, for the logarithms of its sums. The host finds P by the golden model
-    meanwhile, to count its zeros and to choose how P V is computed; where P is not streamed as it
-    is, it is read back, too.
+    The host finds P by the golden model, to count its zeros and to choose how P V is computed. If P
+    is streamed as it is, and operands and results fit the memory beside it, a single list of
+    commands does everything, and nothing but the results is read back. Else the units are told one
+    by one; x is read back, once, for the logarithms of its sums, and P where it is not streamed as
+    it is.
     """
     if not _fits(runner, config, of, setup):
         return None
@@ -94,14 +97,19 @@ def attend_resident(runner: Runner, config: Configuration, of: Operands, part: s
 
     nothing = values(torch.zeros(len(plans), heads, rows, keys).to(torch_dtype(lookup(p_name))))
     is_causal = setup.causal and setup.mask is None
-    groups = []
+    vpcu, groups = config.vpcu, []
+    grid, _ = product(scores.left, scores.right, scores.formats, scores.target,
+                      exponent=scores.exponent, accumulator_width=vpcu.accumulator_width,
+                      max_k=vpcu.max_k)
+    x = scale_and_mask(encode(grid, scores.target, "overflow").view(len(plans), heads, rows, keys),
+                       of.factor, mask, allowed)
     for index, plan in enumerate(plans):
         t = _subtrahend(*(x if x is None or x.dim() <= 2 else x[index] for x in (mask, allowed)))
         with runner.lock:
             groups.append(_group(
                 Residence(runner, config, heads, rows, keys), plan, of.factor,
                 Masking(is_causal, t), lookup(p_name), nothing._replace(
-                    b=nothing.b[index:index + 1])))
+                    b=nothing.b[index:index + 1]), x[index]))
     x, p, log_sums, out = (torch.stack(found) for found in zip(
         *(group[:4] for group in groups), strict=True))
     call, found = values(p), from_bits(out, nothing.target)
@@ -116,8 +124,14 @@ def attend_resident(runner: Runner, config: Configuration, of: Operands, part: s
 
 
 def _group(group: Residence, plan: Plan, factor: float, masking: Masking, p_format: Format,
-           values: CheckedProduct) -> _Group:
-    """One group of heads; ``values``: P times V, of which P is to be put in."""
+           values: CheckedProduct, x: Tensor) -> _Group:
+    """One group of heads; ``values``: P times V, of which P is to be put in.
+
+    ``x``: by the golden model.
+    """
+    at_once = _at_once(group, plan, factor, masking, p_format, values, x)
+    if at_once is not None:
+        return at_once
     scores = group.multiply(plan)
     scaling = group.scale_and_mask(factor, masking)
     x = group.x()
@@ -137,6 +151,25 @@ def _group(group: Residence, plan: Plan, factor: float, masking: Masking, p_form
         done = group.runner.run(engine_work(plan, values.target, group.config))
     return _Group(x, p, log_sums, product_bits(plan, done.results),
                   (scores.cycles, scaling, softmax, done.cycles), (scores.lost, done.lost))
+
+
+def _at_once(group: Residence, plan: Plan, factor: float, masking: Masking, p_format: Format,
+             values: CheckedProduct, x: Tensor) -> _Group | None:
+    """The same by one list of commands, if P is streamed as it is and all of it fits at once."""
+    p, log_sums = zero_where_masked(
+        x, *softmax_and_log_sums(x, p_format.name, config=group.config))
+    weighting = _weighting(group.config, values, p)
+    if not weighting.operations or not weighting.plain:
+        return None
+    done = group.together(plan, factor, masking, p_format, weighting, values.target,
+                          (x == -math.inf).all(-1).flatten())
+    if done is None:
+        return None
+    if done.log_sums is not None:
+        sums = x.amax(-1) + done.log_sums.view(log_sums.shape)
+        _, log_sums = zero_where_masked(x, p, sums.masked_fill(sums.isnan(), math.nan))
+    return _Group(x, p, log_sums, product_bits(weighting, done.results), (done.cycles, 0, 0, 0),
+                  (done.lost, 0))
 
 
 def _weighting(config: Configuration, values: CheckedProduct, p: Tensor) -> Plan:

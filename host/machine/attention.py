@@ -4,6 +4,7 @@ Of the heads that share keys: Q K^T, as fp32, row by row; in the same place x = 
 softmax of it, packed, in the same place again; from there the engine's rows of P, times V.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
@@ -45,6 +46,15 @@ class Masking(NamedTuple):
     t: Tensor
 
 
+class Together(NamedTuple):
+    """What one list gave: cycles of all units, LOST, ln S of the rows, results of P V."""
+
+    cycles: int
+    lost: int
+    log_sums: Tensor | None
+    results: NDArray[np.uint32]
+
+
 def resident_words(heads: int, rows: int, keys: int) -> int:
     """Words of the scratch memory that stay taken: scores, a row of zeros, a causal mask."""
     return sum(map(_words, (heads * rows * keys, keys, rows + keys)))
@@ -73,6 +83,26 @@ class Residence:
 
     def multiply(self, plan: Plan) -> Done:
         """The scores, Q K^T, by a plan that leaves out no row and no column."""
+        return self._run(self.multiply_work(plan))
+
+    def together(self, scores: Plan, factor: float, masking: Masking, p_format: Format,
+                 weighting: Plan, result: Format, masked: Tensor) -> "Together | None":
+        """All of it by one list, without the host in between; None if it does not fit at once.
+
+        The arguments are those of the single steps.
+        """
+        self._write_masks(masking, masked)
+        softmax, weight = self.softmax_work(p_format), self.weight_work(
+            weighting, p_format, result, masked)
+        found = self.runner.run_together(
+            [self.multiply_work(scores), *self.scaling_works(factor, masking), softmax, weight],
+            resident=self.words)
+        if found is None:
+            return None
+        return Together(*found, log_sums_of(softmax), weight.results.gathered())
+
+    def multiply_work(self, plan: Plan) -> Work:
+        """What `multiply` runs."""
         pitch = self.keys * _FP32_BYTES
         down, right = (_FP32_BYTES, pitch) if plan.turned else (pitch, _FP32_BYTES)
         rows, columns = map(len, plan.places)
@@ -83,16 +113,26 @@ class Residence:
                 channel=number(Channel.ENGINE_RESULT), address=self._scores + start * right,
                 inner=count, outer=rows, size=2, step=right, stride=down,
                 drop=plan.columns - count))
-        return self._run(replace(engine_work(plan, FP32, self.config), results=Kept(moves)))
+        return replace(engine_work(plan, FP32, self.config), results=Kept(moves))
 
     def scale_and_mask(self, factor: float, masking: Masking) -> int:
         """x = score * factor - t; the cycles of the elementwise unit."""
-        heads, rows, keys = self.heads, self.rows, self.keys
-        zero, cycles = torch.zeros(1, 1), 0
+        self._write_masks(masking, None)
+        return sum(self._run(work).cycles for work in self.scaling_works(factor, masking))
+
+    def _write_masks(self, masking: Masking, masked: Tensor | None) -> None:
+        """What the works take of masks from the scratch memory: a causal one, a row of zeros."""
         if masking.causal:
-            mask = np.zeros(2 * _words(rows + keys), np.float32)
-            mask[rows:] = np.inf
+            mask = np.zeros(2 * _words(self.rows + self.keys), np.float32)
+            mask[self.rows:] = np.inf
             self.runner.bus.write(self._causal // WORD_BYTES, mask.view(np.uint64))
+        if masked is not None and masked.any():
+            self.runner.bus.write(self._zeros // WORD_BYTES, np.zeros(_words(self.keys), np.uint64))
+
+    def scaling_works(self, factor: float, masking: Masking) -> Iterator[Work]:
+        """What `scale_and_mask` runs, head by head."""
+        heads, rows, keys = self.heads, self.rows, self.keys
+        zero = torch.zeros(1, 1)
         for head in range(heads):
             at = self._scores + head * rows * keys * _FP32_BYTES
             t, own = zero, dict[int, Feed]()
@@ -106,9 +146,7 @@ class Residence:
             work = elementwise_work(zero.expand(rows, keys), zero, torch.full((1, 1), factor), t)
             own[number(Channel.ELEMENTWISE_X)] = Resident([replace(
                 self._matrix(Channel.ELEMENTWISE_X, at), with_t=t is not zero)])
-            cycles += self._run(_with(work, own, Kept([
-                self._matrix(Channel.ELEMENTWISE_RESULT, at)]))).cycles
-        return cycles
+            yield _with(work, own, Kept([self._matrix(Channel.ELEMENTWISE_RESULT, at)]))
 
     def x(self) -> Tensor:
         """float32 [heads, rows, keys], read back: for what the gateware has no unit for."""
@@ -117,13 +155,17 @@ class Residence:
 
     def softmax(self, result: Format) -> tuple[int, Tensor | None]:
         """P in the place of x, packed; the unit's cycles, and ln S of its rows if it gives them."""
+        work = self.softmax_work(result)
+        return self._run(work).cycles, log_sums_of(work)
+
+    def softmax_work(self, result: Format) -> Work:
+        """What `softmax` runs."""
         rows, size = self.heads * self.rows, result.width // 16
         work = softmax_work(torch.zeros(1, 1).expand(rows, self.keys), result, self.config)
         x = replace(self._matrix(Channel.SOFTMAX_ROW, self._scores), outer=rows)
         p = Move(channel=number(Channel.SOFTMAX_RESULT), address=self._scores, inner=self.keys,
                  outer=rows, size=size, step=1 << size, stride=self.keys << size)
-        done = self._run(_with(work, {x.channel: Resident([x])}, Kept([p])))
-        return done.cycles, log_sums_of(work)
+        return _with(work, {x.channel: Resident([x])}, Kept([p]))
 
     def p(self, fmt: Format) -> Tensor:
         """P [heads * rows, keys], read back: for a plan that does not stream it as it is."""
@@ -134,9 +176,12 @@ class Residence:
 
         ``masked``: bool [heads * rows], of which rows zeros take the place.
         """
+        self._write_masks(Masking(False, torch.zeros(())), masked)
+        return self._run(self.weight_work(plan, p_format, result, masked))
+
+    def weight_work(self, plan: Plan, p_format: Format, result: Format, masked: Tensor) -> Work:
+        """What `weight` runs."""
         size = p_format.width // 16
-        if masked.any():
-            self.runner.bus.write(self._zeros // WORD_BYTES, np.zeros(_words(self.keys), np.uint64))
         moves, row = [], 0
         for is_masked, group in groupby(masked.tolist()):
             count, pitch = len(list(group)), self.keys << size
@@ -149,7 +194,7 @@ class Residence:
         work = engine_work(plan, result, self.config)
         masks = {number(Channel.ENGINE_MASK), number(Channel.ENGINE_VALUES)}
         feeds = [feed for feed in work.feeds if feed.channel not in masks]
-        return self._run(replace(work, feeds=[*feeds, Resident(moves * tiles)]))
+        return replace(work, feeds=[*feeds, Resident(moves * tiles)])
 
     def _matrix(self, channel: object, address: int) -> Move:
         """fp32 elements [rows, keys], one row behind the other."""

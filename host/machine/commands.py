@@ -87,9 +87,9 @@ def wait(channels: Iterable[int]) -> Words:
     return _words(opcode=number(Opcode.WAIT), mask=_mask(channels))
 
 
-def go(unit: str) -> Words:
-    """Set a unit going."""
-    return _words(opcode=number(Opcode.GO), mask=_mask([unit_number(unit)]))
+def go(unit: str, *, keep: bool = False) -> Words:
+    """Set a unit going; with ``keep`` its counts go on where they are."""
+    return _words(opcode=number(Opcode.GO), mask=_mask([unit_number(unit)]), more=keep)
 
 
 def halt(unit: str) -> Words:

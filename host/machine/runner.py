@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,11 @@ class _Arriving:
         self.size += size
         self.parts += 1
         return move.encode()
+
+    def expect_all(self) -> Iterator[Words]:
+        """The commands for all results; there must be room for them."""
+        while self.results.left:
+            yield self.expect()
 
     def collect(self, bus: Bus) -> None:
         """Read what has come."""
@@ -170,6 +176,60 @@ class Runner:
                     int(counts[lost - stalled]))
         _show(work.unit, start, done.cycles, int(counts[0]))
         return done
+
+    def run_together(self, works: Sequence[Work], *, resident: int = 0) -> tuple[int, int] | None:
+        """Let units work one after the other by a single list, without the host in between.
+
+        What a work needs of those before it stays in the last ``resident`` words of the scratch
+        memory, which the moves of the works say (`streams.Resident`, `streams.Kept`).
+
+        Returns
+        -------
+        tuple of int
+            Cycles of all units, and LOST; or None, with nothing done, where not every word of all
+            of them fits at once.
+
+        Raises
+        ------
+        DeviceError
+            As `run`.
+        """
+        scratch = Scratch(self.room(resident))
+        wanted = sum(feed.wanted for work in works for feed in work.feeds)
+        wanted += sum(one.wanted for work in works for one in work.every_result)
+        if wanted > scratch.free:
+            return None
+        writes: list[tuple[int, Words]] = []
+        commands: list[Words] = []
+        arriving: list[_Arriving] = []
+        begun: set[str] = set()
+        for work in works:
+            results = [_Arriving(one, scratch.take(one.wanted)) for one in work.every_result]
+            moves = [_moves_of(feed, scratch.take(feed.wanted), writes) for feed in work.feeds]
+            moves += [[*one.expect_all()] for one in results]
+            # A second MOVE of a channel waits for its first, and so for the unit.
+            rounds = [[move for move in found if move is not None]
+                      for found in zip_longest(*moves)]
+            commands += [*rounds[0], go(work.unit, keep=work.unit in begun),
+                         *chain.from_iterable(rounds[1:]),
+                         wait(one.results.channel for one in results), halt(work.unit)]
+            begun.add(work.unit)
+            arriving += results
+        if sum(map(len, commands)) + COMMAND_WORDS > _LIST_WORDS + scratch.free:
+            return None
+        with self.lock:
+            try:
+                self._list(writes, commands, scratch.taken)
+                self._wait(lambda status: status.state is State.IDLE)
+                for one in arriving:
+                    one.collect(self.bus)
+                lost, cycles = (number(x) for x in (Register.LOST, Register.CYCLES))
+                counts = self.bus.read(REGISTER_BASE + lost, cycles + len(UNIT_NAMES) - lost)
+            except DeviceError:
+                with suppress(DeviceError):
+                    self.reset()
+                raise
+        return sum(int(counts[cycles - lost + unit_number(unit)]) for unit in begun), int(counts[0])
 
     def room(self, resident: int = 0) -> int:
         """Words for a work's streams, beside a list and what stays in the memory."""
@@ -261,6 +321,17 @@ class Runner:
 
     def _write_register(self, register: Any, value: int) -> None:
         self.bus.write(REGISTER_BASE + number(register), np.array([value], np.uint64))
+
+
+def _moves_of(feed: Feed, region: Region, writes: list[tuple[int, Words]]) -> list[Words]:
+    """All of a feed's commands; its words go to ``writes``."""
+    moves, at = [], region.start
+    while feed.left:
+        words, move = feed.take(at * WORD_BYTES, region.start + region.words - at)
+        writes.append((at, words))
+        moves.append(move.encode())
+        at += len(words)
+    return moves
 
 
 def _show(unit: str, start: float, busy: int, stalled: int) -> None:

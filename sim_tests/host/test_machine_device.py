@@ -247,6 +247,27 @@ def test_scores_that_stay_in_the_memory(machine, ways, case):
     assert ways == wanted
 
 
+@pytest.mark.parametrize("options", [
+    {}, {"causal": True}, {"mask": torch.arange(6) <= torch.arange(8)[:, None]},
+    {"mask": randn(4, 8, 6)}, {"formats": ("e5m2", "e4m3"), "result": "fp16", "scaled": True}],
+    ids=["none", "causal", "bool", "float", "formats"])
+def test_a_small_attention_is_one_list_of_commands(machine, monkeypatch, options):
+    """For each group of heads; the host starts it, and reads what comes out."""
+    starts, write = [], machine.runner.bus.write
+
+    def watched(address, words):
+        if address == REGISTER_BASE + Register.CONTROL.value:
+            starts.append(int(words[0]) & 3)
+        write(address, words)
+
+    monkeypatch.setattr(machine.runner.bus, "write", watched)
+    q, k, v = randn(1, 4, 8, 10), randn(1, 2, 6, 10), randn(1, 2, 6, 3)
+    options = {"formats": ("e4m3", "fp16")} | options
+    q, k = q.abs(), k.abs()     # no column of P is zero
+    check(machine, lambda d: d.attention(q, k, v, **options))
+    assert starts == [2, 2]
+
+
 def test_rows_that_see_nothing_are_zeros_of_the_memory(machine, ways):
     """Streamed as they are: where V is not finite, nothing may be left out."""
     q, k, v = (randn(1, 2, 24, 16, seed=seed) for seed in range(3))
