@@ -90,8 +90,9 @@ CODES = _table([
      "softmax.max_length it goes in blocks, with the same bits."),
     ("X209", "unknown precision policy",
      "A precision is a format's name, a mapping from role to format, or a policy object."),
-    ("X210", "offload sessions cannot be nested",
-     "Only one session at a time overrides PyTorch's kernels. Leave the first one."),
+    ("X210", "offload sessions cannot be nested, nor traces",
+     "Only one session at a time overrides PyTorch's kernels, and only one trace is made at a "
+     "time. Leave the first one."),
     ("X211", "unknown device",
      "open_device takes one of the names that the message lists."),
     ("X212", "a report cannot be written",
