@@ -64,7 +64,8 @@ class Trace:
                   "args": {"name": track}} for number, track in enumerate(TRACKS)]
         names += [{"name": "thread_sort_index", "ph": "M", "pid": 1, "tid": number,
                    "args": {"sort_index": number}} for number in range(len(TRACKS))]
-        names.append({"name": "process_name", "ph": "M", "pid": 1, "args": {"name": "exactum"}})
+        names.append({"name": "process_name", "ph": "M", "pid": 1, "tid": 0,
+                      "args": {"name": "exactum"}})
         with self._lock:
             return {"displayTimeUnit": "ms", "traceEvents": names + self._events,
                     "otherData": {"left_out": self.left_out}}
