@@ -95,7 +95,7 @@ CODES = _table([
      "time. Leave the first one."),
     ("X211", "unknown device",
      "open_device takes one of the names that the message lists."),
-    ("X212", "a report cannot be written",
+    ("X212", "a report or a trace cannot be written",
      "The folder does not exist or may not be written, or the file's ending is not known."),
     ("X213", "unknown unit",
      "The units are engine, vpcu, skipper, compressor, decompressor, softmax and elementwise."),

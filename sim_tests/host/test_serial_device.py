@@ -74,6 +74,15 @@ def test_a_device_that_lost_its_power_says_so_and_works_when_it_is_opened_anew(p
         assert same(product(device), expected)
 
 
+def test_the_emulator_goes_on_if_that_was_asked_for(port):
+    with connect(port, fallback="emulator") as device:
+        for _ in range(2):
+            check(device, product)
+            port.power_cycle()
+    event, = device.events
+    assert "X405: the device was reset" in event
+
+
 def test_a_second_program_is_refused_and_the_first_one_works_on(port, device):
     with pytest.raises(DeviceError, match=f"X402: another program has {port.path} open"):
         connect(port)
