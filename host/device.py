@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..gen.config import Configuration, load
 from ..gen.errors import DeviceError, UsageError, nearest
+from . import trace
 from .attention import Setup, Verbs, attend, attend_backward, scale_and_mask
 from .checked import checked_formats, checked_product
 from .codec import Compressed, compress, decompress
@@ -23,7 +24,7 @@ from .mx import Scales
 from .numerics import decode, encode, max_finite
 from .softmax import exact_softmax, softmax_backward
 
-__all__ = ["COUNTERS", "Counters", "Device", "EmulatorDevice", "open_device"]
+__all__ = ["COUNTERS", "Counters", "Device", "EmulatorDevice", "open_device", "verbs_shown"]
 
 _Result = TypeVar("_Result")
 
@@ -211,6 +212,11 @@ class Device(ABC):
         return first.name, second.name
 
 
+verbs_shown = trace.calls_shown(*sorted(Device.__abstractmethods__))
+"""Decorates a device that works itself: its verbs are on the time line (`trace`)."""
+
+
+@verbs_shown
 class EmulatorDevice(Device):
     """The contract in torch, on the CPU: same bits, same counters as the hardware."""
 
@@ -360,7 +366,8 @@ def open_device(name: str = "emulator",
     if kind not in _OPENERS or (has_place and (kind == "emulator" or not place)):
         raise UsageError("X211", f"the device is called {', '.join(_OPENERS)}, rtl:CONFIG or "
                          f"serial:PATH; got {name!r}{nearest(str(name), _OPENERS)}")
-    device = _OPENERS[kind](place, config, latency)
+    with trace.span("host", "open_device", device=str(name)):
+        device = _OPENERS[kind](place, config, latency)
     if fallback is None:
         return device
     from .fallback import FallbackDevice

@@ -1,5 +1,6 @@
 """A device that the emulator stands in for once the link is lost, if the user asked for that."""
 
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ class FallbackDevice(Device):
         super().__init__(device.config)
         self._device = device
         self._has_fallen = False
+        self._lock = threading.RLock()      # between reset and sum of the other one's counters
 
     def gemm(self, *arguments: Any, **options: Any) -> Tensor:
         return self._run(lambda device: device.gemm(*arguments, **options))
@@ -68,15 +70,16 @@ class FallbackDevice(Device):
 
     def _run(self, work: Callable[[Device], _Result]) -> _Result:
         self._check_open()
-        self._device.reset_counters()
-        try:
-            found = work(self._device)
-        except DeviceError as error:
-            if self._has_fallen or error.code not in LOST:
-                raise
-            self._fall(error)
-            found = work(self._device)
-        self._counters.add(self._device.counters)
+        with self._lock:
+            self._device.reset_counters()
+            try:
+                found = work(self._device)
+            except DeviceError as error:
+                if self._has_fallen or error.code not in LOST:
+                    raise
+                self._fall(error)
+                found = work(self._device)
+            self._counters.add(self._device.counters)
         return found
 
     def _fall(self, error: DeviceError) -> None:

@@ -24,7 +24,7 @@ from .counting import (
     count_product,
     count_rows,
 )
-from .device import Device
+from .device import Device, verbs_shown
 from .dots import check_dots, plan_dots
 from .log_softmax import log_sums
 from .machine.runner import Runner
@@ -57,6 +57,7 @@ __all__ = ["MachineDevice"]
 _Result = TypeVar("_Result")
 
 
+@verbs_shown
 class MachineDevice(Device):
     """The machine behind a bus. Bits and counters are those of the emulator.
 
@@ -78,7 +79,7 @@ class MachineDevice(Device):
     config : Configuration
         What the machine was built for.
     bus : Bus
-        Closed with the device.
+        Closed with the device, and if this raises.
 
     Raises
     ------
@@ -88,7 +89,11 @@ class MachineDevice(Device):
 
     def __init__(self, config: Configuration, bus: Bus) -> None:
         super().__init__(config)
-        self.runner = Runner(bus, config)
+        try:
+            self.runner = Runner(bus, config)
+        except BaseException:
+            bus.close()
+            raise
 
     def close(self) -> None:
         super().close()

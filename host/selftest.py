@@ -61,11 +61,19 @@ def check(device: Device, vector: Vector) -> Finding:
         found = vector.run(asked)
         answers.append(found if isinstance(found, tuple) else (found,))
         counts.append({name: asked.counters[name] - count for name, count in before.items()})
-    difference = next(filter(None, map(first_difference, *answers)), None)
+    difference = next(_differences(*answers), None)
     if difference is None:
         difference = next((f"{name} is {count}, and {counts[1][name]} in the emulator"
                            for name, count in counts[0].items() if count != counts[1][name]), None)
     return Finding(vector.unit, vector.name, difference, counts[0]["cycles"], counts[1]["cycles"])
+
+
+def _differences(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> Iterator[str]:
+    """The first difference of each tensor that has one."""
+    for number, pair in enumerate(zip(found, expected, strict=True), 1):
+        difference = first_difference(*pair)
+        if difference is not None:
+            yield difference if len(found) == 1 else f"of result {number}, {difference}"
 
 
 def first_difference(found: Tensor, expected: Tensor) -> str | None:

@@ -8,15 +8,18 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..gen.errors import UsageError
 from .files import replace_file
 
-__all__ = ["TRACKS", "Trace", "add", "now", "span", "tracing"]
+__all__ = ["TRACKS", "Trace", "add", "calls_shown", "now", "span", "tracing"]
+
+_Kind = TypeVar("_Kind")
 
 TRACKS = ("host", "lists", "frames", "engine", "softmax", "elementwise", "compressor",
           "decompressor")
@@ -61,7 +64,8 @@ class Trace:
                   "args": {"name": track}} for number, track in enumerate(TRACKS)]
         names += [{"name": "thread_sort_index", "ph": "M", "pid": 1, "tid": number,
                    "args": {"sort_index": number}} for number in range(len(TRACKS))]
-        names.append({"name": "process_name", "ph": "M", "pid": 1, "args": {"name": "exactum"}})
+        names.append({"name": "process_name", "ph": "M", "pid": 1, "tid": 0,
+                      "args": {"name": "exactum"}})
         with self._lock:
             return {"displayTimeUnit": "ms", "traceEvents": names + self._events,
                     "otherData": {"left_out": self.left_out}}
@@ -101,9 +105,28 @@ def span(track: str, name: str, **details: Any) -> Iterator[None]:
         add(track, name, start, now(), **details)
 
 
+def calls_shown(*names: str) -> Callable[[type[_Kind]], type[_Kind]]:
+    """A decorator of a class: calls of these of its methods are on the track ``host``."""
+    def decorate(kind: type[_Kind]) -> type[_Kind]:
+        for name in names:
+            setattr(kind, name, _shown(name, getattr(kind, name)))
+        return kind
+    return decorate
+
+
+def _shown(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(*arguments: Any, **options: Any) -> Any:
+        with span("host", name):
+            return method(*arguments, **options)
+    return call
+
+
 @contextmanager
 def tracing(path: str | os.PathLike) -> Iterator[Trace]:
     """Record everything that devices do inside, and write it, also if it ends in an error.
+
+    The file is written at the beginning, too: a folder that is not there is found out at once.
 
     Parameters
     ----------
@@ -118,7 +141,9 @@ def tracing(path: str | os.PathLike) -> Iterator[Trace]:
     global _current
     if _current is not None:
         raise UsageError("X210", "a trace is being made already", "leave the first one")
-    _current = trace = Trace()
+    trace = Trace()
+    trace.save(path)
+    _current = trace
     try:
         yield trace
     finally:

@@ -48,8 +48,11 @@ def command(output: Output, *, config: "Configuration", device: str, latency: fl
     rows = [(finding.unit, finding.name, f"{finding.cycles:,}", finding.difference or "passed")
             for finding in findings]
     output.table(("unit", "vectors", "cycles", "result"), rows)
-    failed = sum(not finding.passed for finding in findings)
-    output.line(f"{len(findings) - failed} of {len(findings)} passed")
+    failed = [finding for finding in findings if not finding.passed]
+    if failed:
+        output.line(f"the first difference: {failed[0].unit}, {failed[0].name}: "
+                    f"{failed[0].difference}")
+    output.line(f"{len(findings) - len(failed)} of {len(findings)} passed")
     if trace:
         output.line(f"written {trace}: open it at https://ui.perfetto.dev")
     output.result({"device": device, "configuration": {"name": config.name, "hash": config.hash},

@@ -1,5 +1,6 @@
 """``exactum serve``: a device at a pseudo terminal, simulated."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +23,12 @@ __all__ = ["command"]
 def command(output: Output, *, config: "Configuration", link: Path | None) -> None:
     """Run the RTL of a whole device behind a pseudo terminal, as if a board were plugged in.
 
-    Ends with Ctrl-C. The first time the RTL is compiled, which takes minutes.
+    Ends with Ctrl-C, or `kill`. The first time the RTL is compiled, which takes minutes.
     """
     from ...gen.errors import UsageError
     from ..native import NativeUnit
     from ..simulated_port import SimulatedPort
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     step = output.steps(1)
     with step(f"compiling the device of {config.name}"):
         unit = NativeUnit.of("serial_line", config)

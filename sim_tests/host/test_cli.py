@@ -36,7 +36,8 @@ def run(capsys):
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["sim", "--help"],
-                                       ["explain", "--help"], ["demo", "--help"]], ids=" ".join)
+                                       ["explain", "--help"], ["demo", "--help"],
+                                       ["selftest", "--help"], ["serve", "--help"]], ids=" ".join)
 def test_help_is_quick_and_imports_nothing_heavy(arguments):
     script = ("import sys, time\n"
               "from exactum.host.cli import main\n"

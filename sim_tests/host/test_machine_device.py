@@ -16,21 +16,16 @@ from exactum.host.machine import runner as module
 from exactum.host.machine import streams, works
 from exactum.host.machine_device import MachineDevice
 from exactum.host.native_bus import NativeBus
-from exactum.host.numerics import to_bits
 from sim_tests.host import native_engine
 from sim_tests.host.machine_model import ModelBus
-from sim_tests.repository import ROOT
+from sim_tests.host.native_machine import CONFIG, FOLDER, FORMATS, check, randn, same
 
-FORMATS = ["e4m3", "e5m2", "fp16", "bf16", "fp32"]
-CONFIG = preset("tiny").replace({
-    "vpcu.formats": FORMATS, "vpcu.accumulator_width": 100, "vpcu.scale_block": 32,
-    "softmax.logarithms": True, "device.memory_words": 1024})
 INF, NAN = math.inf, math.nan
 
 
 @pytest.fixture(scope="module")
 def machine():
-    with MachineDevice(CONFIG, NativeBus(CONFIG, ROOT / "build" / "native")) as opened:
+    with MachineDevice(CONFIG, NativeBus(CONFIG, FOLDER)) as opened:
         yield opened
 
 
@@ -39,10 +34,6 @@ def model():
     """A machine of the shared engine's configuration, with little memory, in Python."""
     config = native_engine.CONFIG.replace({"device.memory_words": 512})
     return MachineDevice(config, ModelBus(config, native_engine.engine().unit))
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape) + seed))
 
 
 def sparse(*shape, share=0.5):
@@ -55,23 +46,6 @@ def with_specials(x):
     x.view(-1)[::7], x.view(-1)[3::11] = INF, NAN
     x.view(-1)[::29] = 0.0
     return x
-
-
-def same(found, expected):
-    if isinstance(found, tuple):
-        return len(found) == len(expected) and all(map(same, found, expected))
-    return (found.dtype, found.shape) == (expected.dtype, expected.shape) and torch.equal(
-        to_bits(found), to_bits(expected)) and found.is_contiguous()
-
-
-def check(device, call):
-    """The emulator gives the same bits and counts the same; what was counted."""
-    emulator = open_device("emulator", device.config)
-    device.reset_counters()
-    found, expected = call(device), call(emulator)
-    assert same(found, expected)
-    assert dict(device.counters) == dict(emulator.counters)
-    return dict(device.counters)
 
 
 PAIRS = [*((name, name) for name in FORMATS), ("e5m2", "e4m3"), ("bf16", "fp32"), ("fp16", "e5m2")]
@@ -364,8 +338,10 @@ def test_a_row_that_does_not_fit_says_so(model):
 
 def test_a_device_of_another_configuration_is_refused():
     other = CONFIG.replace({"softmax.lanes": 2})
+    bus = ModelBus(other, None)
     with pytest.raises(DeviceError) as caught:
-        MachineDevice(CONFIG, ModelBus(other, None))
+        MachineDevice(CONFIG, bus)
+    assert bus.closed
     assert caught.value.code == "X408"
     assert CONFIG.hash in str(caught.value)
     assert other.hash in str(caught.value)
