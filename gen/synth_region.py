@@ -2,7 +2,7 @@
 
 Block RAMs stand in four rows of the device, far apart. A unit that takes half of them comes out
 spread over all of it, now and then with one of them far from what it feeds: rows near each other
-are given to it instead, and a part of them to its longest paths.
+are given to it instead, and to the tables on its longest path a few columns of one of them.
 """
 
 import subprocess
@@ -15,32 +15,35 @@ __all__ = ["REGIONS", "Region", "region_script"]
 
 
 class Region(NamedTuple):
-    """Columns and rows: the first and the last of each; and how names of its cells begin."""
+    """Columns and rows, the first and the last of each; how names of its cells begin, and which
+    kinds of cells they are."""
 
     columns: tuple[int, int]
     rows: tuple[int, int]
     names: tuple[str, ...]
+    kinds: tuple[str, ...]
 
+
+_LOGIC = ("TRELLIS_COMB", "TRELLIS_FF", "TRELLIS_RAMW")
 
 REGIONS = {"exactum_softmax": (
-    # From the last addition to the product there is no register to spare: one block RAM's width.
-    Region((44, 84), (40, 57), (
-        "passes.reciprocal", "passes.sum.adder", "passes.sum.gather", "passes.sum.reached",
-        "passes.sum.s2_", "passes.sum.so_far")),
+    # The tables of 1/s, which have no registers of their own: side by side.
+    Region((50, 76), (40, 57), ("passes.reciprocal",), ("DP16KD",)),
     # Three rows of 52 block RAMs (46, 70 and 82), and the row of multipliers between them (58).
-    Region((0, 126), (40, 88), ("",)),
+    Region((0, 126), (40, 88), ("",), (*_LOGIC, "DP16KD", "MULT18X18D")),
 )}
-"""A unit's regions; a cell is in the first that has its name."""
+"""A unit's regions; a cell is in the first that has its name and kind."""
 
 _SCRIPT = """\
-# Run by nextpnr before it places: logic, memories and multipliers in columns and rows of their own.
+# Run by nextpnr before it places: columns and rows of the device for some cells, by name and kind.
 regions = {regions}
-for number, ((left, right), (first, last), names) in enumerate(regions):
+for number, ((left, right), (first, last), _, _) in enumerate(regions):
     ctx.createRectangularRegion("region%d" % number, left, first, right, last)
 for name, cell in ctx.cells:
-    if cell.type in ("TRELLIS_COMB", "TRELLIS_FF", "TRELLIS_RAMW", "DP16KD", "MULT18X18D"):
-        number = [name.startswith(names) for _, _, names in regions].index(True)
-        ctx.constrainCellToRegion(name, "region%d" % number)
+    for number, (_, _, names, kinds) in enumerate(regions):
+        if name.startswith(names) and cell.type in kinds:
+            ctx.constrainCellToRegion(name, "region%d" % number)
+            break
 """
 
 

@@ -31,8 +31,8 @@ def test_the_script_constrains_each_cell_to_the_first_region_of_its_name():
     regions = REGIONS["exactum_softmax"]
     assert made == [
         *((f"region{n}", left, first, right, last)
-          for n, ((left, right), (first, last), _) in enumerate(regions)),
-        ("passes.sum.so_far[3]_FF", "region0"), ("input.heads0", "region1"),
+          for n, ((left, right), (first, last), _, _) in enumerate(regions)),
+        ("passes.sum.so_far[3]_FF", "region1"), ("input.heads0", "region1"),
         ("passes.reciprocal$1.bases", "region0")]
 
 
