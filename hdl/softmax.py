@@ -86,7 +86,7 @@ class Softmax(wiring.Component):
     ``max_length`` and more) is full; and while 16 rows wait for their second pass, which without a
     stall only short rows behind a longer one do. After reset everything is empty. ``o`` is
     combinational from an addition's registers; a stall of it goes to clock enables. A row's item
-    of ``o_sum`` comes 11 cycles after its sum is final, 8 after its first probability; up to 15 are
+    of ``o_sum`` comes 9 cycles after its sum is final, 6 after its first probability; up to 15 are
     on their way or wait, then the next row's last beat waits in its second pass.
 
     Numerics

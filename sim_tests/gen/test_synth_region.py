@@ -13,13 +13,14 @@ def saying(text):
     return Tool("nextpnr-ecp5", (sys.executable, "-c", f"print({text!r})"), "0.11.1")
 
 
-def test_the_script_constrains_each_cell_to_the_first_region_of_its_name():
+def test_the_script_constrains_the_cells_to_the_rows():
     script = region_script("exactum_softmax", saying("  --pre-place arg  python file"))
+    first, last = REGIONS["exactum_softmax"]
     made = []
 
     class Context:
-        cells = (("passes.sum.so_far[3]_FF", Cell("TRELLIS_FF")), ("pin", Cell("TRELLIS_IO")),
-                 ("input.heads0", Cell("DP16KD")), ("passes.reciprocal$1.bases", Cell("DP16KD")))
+        cells = (("lut", Cell("TRELLIS_COMB")), ("pin", Cell("TRELLIS_IO")),
+                 ("ram", Cell("DP16KD")))
 
         def createRectangularRegion(self, *region):
             made.append(region)
@@ -28,12 +29,7 @@ def test_the_script_constrains_each_cell_to_the_first_region_of_its_name():
             made.append(cell)
 
     exec(compile(script, "region.py", "exec"), {"ctx": Context()})
-    regions = REGIONS["exactum_softmax"]
-    assert made == [
-        *((f"region{n}", left, first, right, last)
-          for n, ((left, right), (first, last), _) in enumerate(regions)),
-        ("passes.sum.so_far[3]_FF", "region0"), ("input.heads0", "region1"),
-        ("passes.reciprocal$1.bases", "region0")]
+    assert made == [("unit", 0, first, 126, last), ("lut", "unit"), ("ram", "unit")]
 
 
 class Cell:

@@ -104,7 +104,7 @@ def test_masked_and_undefined_rows_also_in_blocks(unit):
         check(unit, [(format, "fp32", bits), (format, "fp32", bits[::-1])])
 
 
-@pytest.mark.parametrize(("source", "sink", "sums"), itertools.product(PATTERNS, repeat=3))
+@pytest.mark.parametrize(("source", "sink", "sums"), list(itertools.product(PATTERNS, repeat=3)))
 def test_stalls_lose_nothing(unit, source, sink, sums):
     lengths = [1, 2, 3, 40, 1, 1, 300, 5, 700, *[1] * 40, 256, 17]
     stalls = {name: list(itertools.islice(PATTERNS[pattern](seed), 4096)) for seed, (name, pattern)
@@ -130,4 +130,4 @@ def test_cycles_are_those_of_softmax_and_the_items_come_beside_it(unit):
     unit.reset()
     done = check(unit, [("fp32", "fp32", rows)])
     assert done.span("i", "o") == softmax_cycles(CONFIG, 30, 64)
-    assert done.last["o_sum"] - done.last["o"] == 8 - (64 // LANES - 1)
+    assert done.last["o_sum"] - done.last["o"] == 6 - (64 // LANES - 1)
