@@ -16,16 +16,6 @@ from exactum.host.device import EmulatorDevice
 from sim_tests.host.native_machine import CONFIG, FOLDER, check, randn
 from sim_tests.repository import ROOT
 
-TOML = f"""schema = 1
-extends = "tiny"
-name = "{CONFIG.name}"
-vpcu.formats = {json.dumps(list(CONFIG.vpcu.formats))}
-vpcu.accumulator_width = {CONFIG.vpcu.accumulator_width}
-vpcu.scale_block = {CONFIG.vpcu.scale_block}
-device.memory_words = {CONFIG.device.memory_words}
-device.baud = {CONFIG.device.baud}
-"""
-
 
 @pytest.fixture
 def shared(tmp_path, monkeypatch):
@@ -34,7 +24,7 @@ def shared(tmp_path, monkeypatch):
     (tmp_path / "exactum" / "native").symlink_to(FOLDER)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "shared.toml").write_text(TOML)
+    (tmp_path / "shared.toml").write_text(CONFIG.to_toml())
     return "shared.toml"
 
 
