@@ -1,11 +1,15 @@
 """The whole device behind a pseudo terminal: the emulator's bits, counts and cycles, by wire."""
 
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -131,6 +135,35 @@ def test_a_device_that_goes_away_in_the_middle_of_an_operation_is_noticed():
             product(device)
         device.close()
         device.close()
+
+
+class Talker:
+    """A device that answers whatever it gets without end."""
+
+    description: ClassVar = {"parameters": {"bit_cycles": 4}}
+    pending: ClassVar = {"i": 0}
+
+    def __init__(self):
+        self.calls = 0
+
+    def advance(self, inputs, room, cycles):
+        self.calls += 1
+        return SimpleNamespace(outputs={"o": np.ones(room["o"], np.uint64)}, cycles=cycles)
+
+    def close(self):
+        pass
+
+
+def test_what_nobody_takes_is_lost_and_holds_nothing_up():
+    talker = Talker()
+    with SimulatedPort(CONFIG, talker) as port:
+        host = os.open(port.path, os.O_WRONLY | os.O_NOCTTY)
+        os.write(host, b"!")
+        begin = time.monotonic()
+        while talker.calls < 200:       # 800 KiB: more than any terminal keeps
+            assert time.monotonic() - begin < 30
+            time.sleep(0.01)
+        os.close(host)
 
 
 def leave_after(port, device, sent):
