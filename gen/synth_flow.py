@@ -119,11 +119,12 @@ class Flow:
                         self._watch(what, stage)
 
             self._watch(what, "starting")
+            more: tuple[str, ...] = ()
             if script is not None:
                 (self._folder / "region.py").write_text(script, "utf-8")
-                options += ("--pre-place", "region.py")
-            run(self._nextpnr, (*options, "--json", "enclosed.json", "--report", report.name),
-                self._folder, f"{stem}.log", watch)
+                more = ("--pre-place", "region.py")
+            more += ("--json", "enclosed.json", "--report", report.name)
+            run(self._nextpnr, (*options, *more), self._folder, f"{stem}.log", watch)
             found = asdict(read_report(report, seed))
             self._cache.put(key, found)
             self._watch(what, "done")

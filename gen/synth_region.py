@@ -7,6 +7,7 @@ are given to it instead.
 
 import subprocess
 from functools import cache
+from tempfile import TemporaryDirectory
 
 from .tools import Tool
 
@@ -38,6 +39,7 @@ def region_script(top: str, nextpnr: Tool) -> str | None:
 @cache
 def _runs_scripts(command: tuple[str, ...]) -> bool:
     """Whether a nextpnr was built with Python: the packaged one is not."""
-    found = subprocess.run([*command, "--help"], capture_output=True, text=True, errors="replace",
-                           check=False, stdin=subprocess.DEVNULL)
+    with TemporaryDirectory() as folder:
+        found = subprocess.run([*command, "--help"], capture_output=True, text=True,
+                               errors="replace", check=False, stdin=subprocess.DEVNULL, cwd=folder)
     return "--pre-place" in found.stdout + found.stderr
