@@ -13,7 +13,6 @@ from .errors import ExactumError
 from .synth_area import Area, Node, read_areas
 from .synth_cache import Cache, digest
 from .synth_harness import CLOCK, HARNESS, enclose_file
-from .synth_region import region_script
 from .tools import Tool, run
 
 __all__ = ["DEVICE", "Flow", "Placement", "Watch", "read_report"]
@@ -24,9 +23,6 @@ DEVICE = ("--85k", "--package", "CABGA756", "--speed", "6")
 # gives (docs/synthesis.md has the figures).
 PLACEMENT = ("--placer", "static")
 
-# The older one, for a unit of which that leaves some of a hundred block RAMs far from all else.
-OTHER_PLACEMENT = {"exactum_softmax": ("--placer", "heap")}
-
 # Without PFUMX and L6MUX21: ABC maps muxes onto them at up to twice the LUTs, and no faster
 # (docs/synthesis.md has the figures).
 SYNTHESIS = ("synth_ecp5", "-nowidelut")
@@ -36,7 +32,6 @@ RESULTS = 1
 
 # What nextpnr says when it begins a step, and what to call that step.
 _STAGES = {"Info: Packing IOs": "packing", "Info: Running Static placer": "placing",
-           "Info: Running main analytical placer": "placing",
            "Info: Running simulated annealing": "refining", "Info: Routing": "routing"}
 _PASS = re.compile(r"[\d.]+ Executing (\w+)")
 # The cell that drives or takes a signal is named after it, then after its own kind.
@@ -99,14 +94,10 @@ class Flow:
         if self._nextpnr is None:
             raise ValueError("this flow has no nextpnr")
         what, stem = f"seed {seed}", f"seed-{seed}"
-        placement = OTHER_PLACEMENT.get(self._top, PLACEMENT)
-        options: tuple[str, ...] = (
-            *DEVICE, *placement, "--seed", str(seed), "--freq", f"{clock_mhz:g}",
-            "--lpf-allow-unconstrained", "--timing-allow-fail")
-        script = region_script(self._top, self._nextpnr)
-        placed = {} if script is None else {"region": script}
+        options = (*DEVICE, *PLACEMENT, "--seed", str(seed), "--freq", f"{clock_mhz:g}",
+                   "--lpf-allow-unconstrained", "--timing-allow-fail")
         key = digest(results=RESULTS, netlist=self._key(()), harness=HARNESS,
-                     nextpnr=self._nextpnr.version, options=options, **placed)
+                     nextpnr=self._nextpnr.version, options=options)
         found = self._cache.get(key)
         self._watch(what, "waiting for the netlist" if found is None else "cached")
         if found is None:
@@ -120,9 +111,6 @@ class Flow:
                         self._watch(what, stage)
 
             self._watch(what, "starting")
-            if script is not None:
-                (self._folder / "region.py").write_text(script, "utf-8")
-                options += ("--pre-place", "region.py")
             run(self._nextpnr, (*options, "--json", "enclosed.json", "--report", report.name),
                 self._folder, f"{stem}.log", watch)
             found = asdict(read_report(report, seed))

@@ -146,7 +146,7 @@ class Product(wiring.Component):
         m.d.comb += self.o.eq(o)
         with m.If(self.enable):
             if self.latency > 1:
-                a, b = register(len(a)), register(len(b))
+                a, b = register(len(a), name="s1_a"), register(len(b), name="s1_b")
                 m.d.sync += [a.eq(self.a), b.eq(self.b)]
             m.d.sync += o.eq(a * b)
         return m
