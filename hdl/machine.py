@@ -122,7 +122,7 @@ class Machine(wiring.Component):
         self._rows(m, reset, shells, movers)
         self._codec(m, shells, movers)
         sequencer, registers = self._control(m, reset, shells, movers, width)
-        self._memory(m, movers, sequencer, registers)
+        self._memory(m, reset, movers, sequencer, registers)
         return m
 
     def _movers(self, shells, width):
@@ -232,7 +232,7 @@ class Machine(wiring.Component):
         # What moves is seen a cycle later; the longest patience has no use for it sooner.
         moves = Signal()
         m.d.sync += moves.eq(any_of([
-            *(port.granted for port in _read_ports(movers)),
+            sequencer.read.granted, *(port.granted for port in _read_ports(movers)),
             *(port.valid & port.ready for port in _write_ports(movers))]))
         m.d.comb += [
             reset.eq(registers.stop | sequencer.fails),
@@ -267,11 +267,13 @@ class Machine(wiring.Component):
             m.d.sync += lost.eq(lost + 1)
         return sequencer, registers
 
-    def _memory(self, m, movers, sequencer, registers):
+    def _memory(self, m, reset, movers, sequencer, registers):
+        """A reset forgets what movers and sequencer are still to get; the bus gets its words."""
         readers = [registers.read, sequencer.read, *_read_ports(movers)]
         writers = [registers.write, *_write_ports(movers)]
         m.submodules.scratch = scratch = Scratch(
-            depth=self.memory_words, readers=len(readers), writers=len(writers))
+            depth=self.memory_words, readers=len(readers), writers=len(writers), steady=1)
+        m.d.comb += scratch.clear.eq(reset)
         for port, reader in zip(scratch.read, readers, strict=True):
             wiring.connect(m, reader, port)
         for port, writer in zip(scratch.write, writers, strict=True):

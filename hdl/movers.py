@@ -148,8 +148,8 @@ class ElementFeeder(wiring.Component):
             read.wants.eq(walk.active & walk.legal & room.any()),
             read.address.eq(walk.place.word),
             self.fault.eq(walk.active & ~walk.legal),
-            self.busy.eq(walk.active | on_way.any()),
-            self.ends.eq(~(self.busy | more | self.o.valid)),
+            self.busy.eq(walk.active | on_way.any() | self.o.valid),
+            self.ends.eq(~(self.busy | more)),
             self.o.valid.eq(queue.r_rdy), queue.r_en.eq(takes),
             Value.cast(self.o.payload).eq(queue.r_data),
         ]

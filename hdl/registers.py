@@ -107,7 +107,10 @@ class Registers(wiring.Component):
                           & ~request.data[0]),
         ]
         with m.If(writes_register & (number == Register.WATCHDOG)):
-            m.d.sync += self.patience.eq(request.data)
+            m.d.sync += self.patience.eq(Mux(
+                request.data[WATCHDOG_WIDTH:].any(), ~0, request.data[:WATCHDOG_WIDTH]))
+        with m.If(self.stop):
+            m.d.sync += self.patience.eq(DEFAULT_PATIENCE)
         return m
 
     def _values(self, m, value, number):

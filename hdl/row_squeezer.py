@@ -146,7 +146,7 @@ class RowFeeder(wiring.Component):
         m.d.sync += whole_rows.eq(whole_rows + row_comes - row_goes)
         m.d.comb += [
             feeder.command.eq(self.command), feeder.start.eq(self.start),
-            self.busy.eq(feeder.busy | feeder.o.valid), self.fault.eq(feeder.fault),
+            self.busy.eq(feeder.busy), self.fault.eq(feeder.fault),
             masks.w_data.eq(Cat(squeezer.o_mask.payload, squeezer.i.payload.last)),
             masks.w_en.eq(squeezer.o_mask.valid & masks.w_rdy),
             squeezer.o_mask.ready.eq(masks.w_rdy),

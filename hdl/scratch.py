@@ -42,11 +42,15 @@ class Scratch(wiring.Component):
         Words, a power of two.
     readers, writers : int
         How many there are, the most urgent first.
+    steady : int
+        Readers, the first ones, that ``clear`` does not concern.
 
     Members
     -------
     read : In(ReadPort(log2 depth)), ``readers`` times
     write : In(stream of write_request(log2 depth)), ``writers`` times
+    clear : In(1)
+        Words that are on their way will not come, nor those that are granted in this cycle.
 
     Timing
     ------
@@ -54,14 +58,15 @@ class Scratch(wiring.Component):
     two cycles later or more.
     """
 
-    def __init__(self, *, depth, readers, writers):
+    def __init__(self, *, depth, readers, writers, steady=0):
         if depth < 2 or depth & (depth - 1):
             raise ValueError(f"depth is a power of two, 2 or more; got {depth}")
-        self.depth = depth
+        self.depth, self.steady = depth, steady
         width = depth.bit_length() - 1
         super().__init__({
             "read": In(ReadPort(width)).array(readers),
             "write": In(stream.Signature(write_request(width))).array(writers),
+            "clear": In(1),
         })
 
     def elaborate(self, platform):
@@ -76,7 +81,8 @@ class Scratch(wiring.Component):
         granted = Signal(len(wants))
         m.d.comb += granted.eq(_first(wants))
         # The choice is one step, to fetch the address of the chosen one the next.
-        s1_granted = delayed(m, granted, 1, "granted", reset_less=False)
+        keeps = Mux(self.clear, (1 << self.steady) - 1, (1 << len(wants)) - 1)
+        s1_granted = delayed(m, granted & keeps, 1, "granted", reset_less=False)
         addresses = []
         for number, reader in enumerate(self.read):
             address = register_like(reader.address, name=f"s1_address_{number}")
@@ -85,7 +91,11 @@ class Scratch(wiring.Component):
         m.d.comb += [port.addr.eq(any_of(addresses)), port.en.eq(1)]
         s3_data = register(8 * BYTES)
         m.d.sync += s3_data.eq(port.data)
-        valid = delayed(m, s1_granted, READ_LATENCY - 1, "valid", reset_less=False)
+        valid = s1_granted
+        for number in range(2, READ_LATENCY + 1):
+            stage = Signal(len(wants), name=f"s{number}_valid")
+            m.d.sync += stage.eq(valid & keeps)
+            valid = stage
         for number, reader in enumerate(self.read):
             m.d.comb += [reader.granted.eq(granted[number]), reader.valid.eq(valid[number]),
                          reader.data.eq(s3_data)]

@@ -39,7 +39,7 @@ class Sequencer(wiring.Component):
     moves : In(1)
         Something moved: the watchdog is at ease.
     patience : In(WATCHDOG_WIDTH)
-        Cycles that it waits.
+        Cycles that it waits; 0: for ever.
     state, fault : Out(State), Out(Fault)
     fails : Out(1)
         In this cycle, for ``fault``: everything else is to be reset.
@@ -72,7 +72,7 @@ class Sequencer(wiring.Component):
             self.fails.eq(found != Fault.NONE),
         ]
         with m.FSM(name="step"):
-            with m.State("IDLE"), m.If(self.start):
+            with m.State("IDLE"), m.If(self.start & ~self.fails):
                 m.d.sync += [address.eq(self.list), self.state.eq(State.RUNNING),
                              self.fault.eq(Fault.NONE)]
                 m.next = "FETCH"
@@ -132,7 +132,7 @@ class Sequencer(wiring.Component):
         m.d.sync += [s1_faults.eq(self.faults.any()), idle.eq(idle + 1)]
         with m.If(self.moves | (self.state != State.RUNNING)):
             m.d.sync += idle.eq(0)
-        with m.Elif(idle >= self.patience):
+        with m.Elif(self.patience.any() & (idle >= self.patience)):
             m.d.comb += found.eq(Fault.WATCHDOG)
         with m.If(s1_faults):
             m.d.comb += found.eq(Fault.ADDRESS)

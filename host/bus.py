@@ -27,6 +27,9 @@ class Bus(Protocol):
     def write(self, address: int, words: NDArray[np.uint64]) -> None:
         """Write uint64 [count] from a word address on. Only read, not kept."""
 
+    def reopen(self) -> None:
+        """Open the device anew: whatever runs is stopped, its memory counts as lost."""
+
     def close(self) -> None:
         """Release the device; every later call raises DeviceError X403."""
 

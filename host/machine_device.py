@@ -95,6 +95,19 @@ class MachineDevice(Device):
             bus.close()
             raise
 
+    def reopen(self) -> None:
+        """Open the device anew, after its link was lost or somebody else took it.
+
+        Raises
+        ------
+        DeviceError
+            As `open_device`.
+        """
+        self._check_open()
+        with self.runner.lock:
+            self.runner.bus.reopen()
+            self.runner = Runner(self.runner.bus, self.config)
+
     def close(self) -> None:
         super().close()
         self.runner.bus.close()

@@ -1,12 +1,14 @@
 """The bus of a compiled machine: requests straight into its registers, without a link."""
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..gen.config import Configuration
+from ..gen.errors import DeviceError, SimulationError
 from ..hdl.protocol import BusRequest
 from .native import NativeUnit
 
@@ -35,12 +37,12 @@ class NativeBus:
         X306: nothing compiles Verilog here.
     """
 
-    generation = 1      # nobody else can open it
-
     def __init__(self, config: Configuration, folder: str | Path | None = None) -> None:
         self.unit = NativeUnit.of("serial_line", config, folder)
         self._lock = threading.Lock()
         self._looked_at, self._rest = -1, 1
+        self._is_whole = True       # no run of the unit was cut short
+        self.generation = 1
 
     def read(self, address: int, count: int) -> NDArray[np.uint64]:
         """See `bus.Bus.read`."""
@@ -52,14 +54,39 @@ class NativeBus:
                 stalls["i_request"] = [True] * self._rest + [False]
                 self._rest = min(2 * self._rest, _LONGEST_REST)
             requests = _requests(address, np.zeros(count, np.uint64), write=False)
-            return self.unit.run({"i_request": requests}, {"o_reply": count},
-                                 stalls=stalls).outputs["o_reply"]
+            return self._run(requests, count, stalls)["o_reply"]
 
     def write(self, address: int, words: NDArray[np.uint64]) -> None:
         """See `bus.Bus.write`."""
         with self._lock:
             self._looked_at = -1
-            self.unit.run({"i_request": _requests(address, words, write=True)})
+            self._run(_requests(address, words, write=True), 0, {})
+
+    def reopen(self) -> None:
+        """See `bus.Bus.reopen`."""
+        with self._lock:
+            self._reset()
+
+    def _reset(self) -> None:
+        self.unit.reset()
+        self._is_whole, self._looked_at = True, -1
+        self.generation += 1
+
+    def _run(self, requests: NDArray[np.uint64], replies: int, stalls: dict[str, list[bool]]
+             ) -> Mapping[str, NDArray[np.uint64]]:
+        """One run of the unit. After one that was interrupted, it begins anew: nobody knows what
+        of that is still to come.
+        """
+        if not self._is_whole:
+            self._reset()
+        self._is_whole = False
+        try:
+            found = self.unit.run({"i_request": requests}, {"o_reply": replies}, stalls=stalls)
+        except SimulationError as error:
+            raise DeviceError("X416", f"the compiled machine does not answer: {error.message}",
+                              "open the device again") from error
+        self._is_whole = True
+        return found.outputs
 
     def close(self) -> None:
         """See `bus.Bus.close`."""

@@ -14,7 +14,7 @@ __all__ = ["command"]
 
 
 @click.command("selftest")
-@click.argument("device", default="emulator")
+@click.argument("device")
 @click.option("--latency", type=click.FloatRange(min=0, min_open=True), default=0.1,
               show_default=True, help="Seconds that a board may take to answer, beside its bytes.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True,
@@ -30,6 +30,11 @@ def command(output: Output, *, config: "Configuration", device: str, latency: fl
     DEVICE is emulator, rtl or serial:PATH (`exactum devices`). Leaves with 1 at a difference.
     """
     from contextlib import nullcontext
+
+    from ...gen.errors import UsageError
+    if device.startswith("rtl:"):
+        raise UsageError("X211", f"the configuration is an option here; got {device!r}",
+                         f"exactum selftest rtl -c {device.partition(':')[2]}")
 
     from ..device import open_device
     from ..selftest import check, vectors

@@ -41,7 +41,7 @@ def command(output: Output, *, config: "Configuration", link: Path | None) -> No
                                  "name a link that is not there yet") from error
         try:
             output.line(f"a device of {config.name} is at serial:{port.path}; it takes seconds for "
-                        "what a board does at once, so give it time: --latency 10")
+                        "what a board does at once, so give it time: --latency 20")
             output.result({"path": port.path, "hash": config.hash})
             sys.stdout.flush()
             port.wait()

@@ -36,6 +36,7 @@ _OK, _SESSION, _SEQUENCE = number(Status.OK), number(Status.SESSION), number(Sta
 _REASONS = {number(Status.LENGTH): "its length", number(Status.ADDRESS): "there are no such words",
             number(Status.REQUEST): "it does not know it"}
 _AGAIN = "open the device again"
+MOST_WORDS = 1 << 17    # more than the largest scratch memory and all registers
 _NAMES = {READ: "read", WRITE: "write"}
 
 
@@ -141,12 +142,14 @@ class Session:
         Raises
         ------
         UsageError
-            X207: not addresses of 32 bits.
+            X207: not addresses of 32 bits, or more words than any device has.
         DeviceError
             X403 closed, X404 link lost, X405 device reset, X406 taken by another program, X411
             no such words.
         """
         _check_range(address, count)
+        if count > MOST_WORDS:
+            raise UsageError("X207", f"a device has at most {MOST_WORDS} words; got {count}")
         words = np.empty(count, np.uint64)
         self._transfer(READ, address, words)
         return words
@@ -159,6 +162,8 @@ class Session:
         given = np.asarray(words)
         if given.size and given.dtype.kind not in "ui":
             raise UsageError("X202", f"words are integers of 64 bits; got {given.dtype}")
+        if given.dtype.kind == "i" and given.size and given.min() < 0:
+            raise UsageError("X207", f"words are 0 to 2^64 - 1; got {given.min()}")
         if given.ndim != 1:
             raise UsageError("X201", f"words are a vector; got shape {list(given.shape)}")
         words = given.astype(np.uint64, copy=False)

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
@@ -25,7 +25,7 @@ from ...hdl.machine_layouts import (
     StatusWord,
 )
 from .. import trace
-from ..bus import Bus
+from ..bus import Bus, check_generation
 from .commands import Words, end, go, halt, number, unit_number, wait
 from .memory import WORD_BYTES, Region, Scratch, shares
 from .streams import Feed, Results, Work
@@ -133,11 +133,29 @@ class Runner:
             raise DeviceError("X408", f"the device was built for the configuration {built}; "
                               f"{config.name} is {config.hash}",
                               "open it with the configuration that it was built for")
+        self._is_idle = False       # nothing of an earlier work is left in the machine
         self.reset()
 
     def reset(self) -> None:
         """Stop whatever runs."""
         self._write_register(Register.CONTROL, _STOP)
+        self._is_idle = True
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Hold the lock; what was interrupted before, however it was, is stopped first."""
+        with self.lock:
+            if not self._is_idle:
+                self.reset()
+            generation, self._is_idle = self.bus.generation, False
+            try:
+                yield
+                check_generation(self.bus, generation)
+            except DeviceError:
+                with suppress(DeviceError):     # the first one says what is wrong
+                    self.reset()
+                raise
+            self._is_idle = True
 
     def run(self, work: Work, *, resident: int = 0) -> Done:
         """Let a unit do its work to the end.
@@ -162,16 +180,11 @@ class Runner:
         places = {stream.channel: region for stream, region in zip(streams, regions, strict=True)}
         arriving = [_Arriving(results, places[results.channel]) for results in work.every_result]
         start = trace.now()
-        with self.lock:
-            try:
-                self._drive(work.unit, feeds, places, arriving, scratch.taken)
-                stalled, lost, cycles = (
-                    number(x) for x in (Register.STALLED, Register.LOST, Register.CYCLES))
-                counts = self.bus.read(REGISTER_BASE + stalled, cycles + len(UNIT_NAMES) - stalled)
-            except DeviceError:
-                with suppress(DeviceError):     # the first one says what is wrong
-                    self.reset()
-                raise
+        with self._working():
+            self._drive(work.unit, feeds, places, arriving, scratch.taken)
+            stalled, lost, cycles = (
+                number(x) for x in (Register.STALLED, Register.LOST, Register.CYCLES))
+            counts = self.bus.read(REGISTER_BASE + stalled, cycles + len(UNIT_NAMES) - stalled)
         done = Done(work.results.gathered(), int(counts[cycles - stalled + unit_number(work.unit)]),
                     int(counts[lost - stalled]))
         _show(work.unit, start, done.cycles, int(counts[0]))
@@ -217,19 +230,18 @@ class Runner:
             arriving += results
         if sum(map(len, commands)) + COMMAND_WORDS > _LIST_WORDS + scratch.free:
             return None
-        with self.lock:
-            try:
-                self._list(writes, commands, scratch.taken)
-                self._wait(lambda status: status.state is State.IDLE)
-                for one in arriving:
-                    one.collect(self.bus)
-                lost, cycles = (number(x) for x in (Register.LOST, Register.CYCLES))
-                counts = self.bus.read(REGISTER_BASE + lost, cycles + len(UNIT_NAMES) - lost)
-            except DeviceError:
-                with suppress(DeviceError):
-                    self.reset()
-                raise
-        return sum(int(counts[cycles - lost + unit_number(unit)]) for unit in begun), int(counts[0])
+        start = trace.now()
+        with self._working():
+            self._list(writes, commands, scratch.taken)
+            self._wait(lambda status: status.state is State.IDLE)
+            for one in arriving:
+                one.collect(self.bus)
+            lost, cycles = (number(x) for x in (Register.LOST, Register.CYCLES))
+            counts = self.bus.read(REGISTER_BASE + lost, cycles + len(UNIT_NAMES) - lost)
+        spent = {unit: int(counts[cycles - lost + unit_number(unit)]) for unit in sorted(begun)}
+        for unit, busy in spent.items():
+            _show(unit, start, busy, 0)
+        return sum(spent.values()), int(counts[0])
 
     def room(self, resident: int = 0) -> int:
         """Words for a work's streams, beside a list and what stays in the memory."""

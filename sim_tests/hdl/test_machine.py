@@ -500,6 +500,88 @@ def test_stop_brings_everything_back_to_idle(bus):
 
 
 
+BUSY_LIST = [
+    command(Opcode.MOVE, Channel.DECOMPRESSOR_WORD, address=512, inner=10),
+    command(Opcode.MOVE, Channel.COMPRESSOR_PLAIN, address=512, inner=20),
+    command(Opcode.MOVE, Channel.SOFTMAX_ROW, size=2, address=512, step=4, inner=40, outer=1),
+    command(Opcode.MOVE, Channel.ENGINE_A, size=1, address=512, step=2, inner=60, outer=1),
+    command(Opcode.GO, mask=31)]
+
+
+def check_afresh(bus):
+    """Nothing is left of what was before: a stream through two channels that were busy."""
+    assert (bus.status().busy, bus.status().running) == (0, 0)
+    bus.write(200, [7, 0, 8, 1, 9, 0, 3, 4])
+    found = bus.run([
+        command(Opcode.MOVE, Channel.COMPRESSOR_PLAIN, address=1600, inner=3),
+        command(Opcode.MOVE, Channel.COMPRESSOR_OPERATION, address=1600, inner=3),
+        command(Opcode.MOVE, Channel.DECOMPRESSOR_WORD, address=1600, inner=3),
+        command(Opcode.MOVE, Channel.DECOMPRESSOR_OPERATION, address=1600, inner=3),
+        command(Opcode.GO, mask=24),
+        command(Opcode.MOVE, Channel.COMPRESSOR_RESULT, address=2048, inner=3),
+        command(Opcode.MOVE, Channel.DECOMPRESSOR_RESULT, address=2304, inner=3),
+        command(Opcode.WAIT, mask=mask_of(Channel.COMPRESSOR_RESULT, Channel.DECOMPRESSOR_RESULT)),
+        command(Opcode.HALT, mask=31), END])
+    assert found.state == State.IDLE.value
+    assert bus.read(256, 6) == [7, 0, 0, 0, 8, 0]
+    assert bus.read(288, 6) == [7, 0, 8, 2, 9, 0]
+
+
+def test_a_stop_in_any_cycle_leaves_nothing_behind(bus):
+    """Words are on their way from the memory: to a mover, to the sequencer."""
+    bus.write(64, range(1, 65))
+    bus.write(0, [word for words in (*BUSY_LIST, END) for word in words])
+    for wait in range(110):
+        bus.start(0)
+        for _ in range(wait):
+            bus.write(400, [wait])      # a cycle each
+        bus.write(REGISTER_BASE + Register.CONTROL.value, [1])
+        check_afresh(bus)
+        bus.write(0, [word for words in (*BUSY_LIST, END) for word in words])
+
+
+@pytest.mark.parametrize("commands", range(1, len(BUSY_LIST)))
+def test_a_failure_in_the_middle_leaves_nothing_behind(bus, commands):
+    bus.write(64, range(1, 65))
+    for wrong in ([9, 0, 0], command(Opcode.MOVE, Channel.ENGINE_B, address=4, inner=1)):
+        status = bus.run([*BUSY_LIST[:commands], wrong, END])
+        assert status.state == State.FAILED.value
+        check_afresh(bus)
+
+
+def test_elements_keep_the_company_that_their_own_command_gave_them(bus):
+    bus.write(64, [*range(1, 41), *[100] * 8])
+    bus.write(150, [0] * 60)
+    moves = [command(Opcode.MOVE, Channel.ELEMENTWISE_X, size=0, address=512, step=8, inner=32,
+                     outer=1, more=1),
+             command(Opcode.MOVE, Channel.ELEMENTWISE_Q, size=0, address=512 + 320, step=8,
+                     inner=8, outer=1),
+             command(Opcode.MOVE, Channel.ELEMENTWISE_X, size=0, address=512 + 256, step=8,
+                     inner=8, outer=1, with_q=1)]
+    bus.run([
+        command(Opcode.MOVE, Channel.ELEMENTWISE_OPERATION, address=1200, inner=20),
+        command(Opcode.MOVE, Channel.ELEMENTWISE_ROW, address=1200, inner=2),
+        moves[0], command(Opcode.GO, mask=1 << UNIT_NAMES.index("elementwise")),
+        command(Opcode.MOVE, Channel.ELEMENTWISE_RESULT, size=2, address=2048, step=4, inner=40,
+                outer=1), *moves[1:],
+        command(Opcode.WAIT, mask=mask_of(Channel.ELEMENTWISE_RESULT)), END])
+    found = elements_at(bus.read(256, 20), 0, 4, 0, 1, 40, 2)[0]
+    assert found == [*range(1, 33), *(x + (100 << 8) for x in range(33, 41))]
+
+
+@pytest.mark.parametrize(("written", "kept"), [(0, 0), (1, 1), (1 << 32, (1 << 32) - 1),
+                                               ((1 << 64) - 1, (1 << 32) - 1)])
+def test_a_watchdog_of_any_patience(bus, written, kept):
+    """None at all, or as long as can be; a stop brings back the usual one."""
+    at = REGISTER_BASE + Register.WATCHDOG.value
+    bus.write(at, [written])
+    assert bus.register(Register.WATCHDOG) == kept
+    if written != 1:
+        assert bus.run([command(Opcode.HALT, mask=1)] * 3 + [END]).state == State.IDLE.value
+    bus.write(REGISTER_BASE + Register.CONTROL.value, [1])
+    assert bus.register(Register.WATCHDOG) == 1 << 20
+
+
 def test_a_list_that_is_started_while_one_runs_is_not(bus):
     bus.write(0, command(Opcode.WAIT, mask=mask_of(Channel.COMPRESSOR_RESULT)) + END)
     bus.write(32, command(

@@ -82,7 +82,7 @@ def test_the_compiled_machine_passes(run, shared):
 
 
 def test_a_difference_is_a_sentence_and_leaves_with_1(run, wrong):
-    code, out, err = run("selftest", "-c", "tiny")
+    code, out, err = run("selftest", "emulator", "-c", "tiny")
     assert (code, err) == (1, "")
     assert "the first difference: softmax, e4m3, rows of 13: element [2, 5] is " in out
     assert " in the emulator\n" in out
@@ -91,7 +91,7 @@ def test_a_difference_is_a_sentence_and_leaves_with_1(run, wrong):
 
 
 def test_a_difference_as_json(run, wrong):
-    code, out, _ = run("selftest", "-c", "tiny", "--json")
+    code, out, _ = run("selftest", "emulator", "-c", "tiny", "--json")
     found = json.loads(out)
     assert (code, found["passed"]) == (1, False)
     bad, = (vector for vector in found["findings"] if not vector["passed"])
@@ -104,7 +104,7 @@ def test_a_difference_as_json(run, wrong):
     (["emulator", "--trace", "no/such/x.json"], 2, "X212"),
     (["emulator", "--latency", "0"], 2, "Invalid value for '--latency'")])
 def test_mistakes_are_sentences(run, arguments, code, words):
-    left, _, err = run("selftest", "-c", "tiny", *arguments)
+    left, _, err = run("selftest", "emulator", "-c", "tiny", *arguments)
     assert left == code
     assert words in err
 

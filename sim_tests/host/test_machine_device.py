@@ -402,3 +402,43 @@ def test_rtl_is_opened_by_name_and_closed(monkeypatch):
     assert buses[0].closed
     with pytest.raises(DeviceError, match="X403"):
         device.softmax(randn(2, 3))
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 7, 20, 60])
+def test_an_operation_that_is_interrupted_leaves_nothing_behind(machine, monkeypatch, call):
+    """Ctrl-C at a call of the bus: the next operation is as if it had not been."""
+    counts = itertools.count(1)
+    for name in ("read", "write"):
+        original = getattr(machine.runner.bus, name)
+
+        def interrupted(*arguments, original=original):
+            if next(counts) == call:
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        monkeypatch.setattr(machine.runner.bus, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        machine.gemm(randn(12, 150), randn(150, 20))
+    monkeypatch.undo()
+    check(machine, lambda d: d.gemm(randn(3, 20), randn(20, 4)))
+
+
+def test_a_run_of_the_unit_that_is_cut_short_is_forgotten(machine, monkeypatch):
+    bus, run = machine.runner.bus, machine.runner.bus.unit.run
+
+    def interrupted(*arguments, **options):
+        run(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bus.unit, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bus.read(0, 4)
+    monkeypatch.undo()
+    before = bus.generation
+    check(machine, lambda d: d.gemm(randn(3, 20), randn(20, 4)))
+    assert bus.generation == before + 1
+
+
+def test_a_device_that_is_opened_anew_works_on(machine):
+    machine.reopen()
+    check(machine, lambda d: d.softmax(randn(3, 20)))
