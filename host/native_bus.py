@@ -74,8 +74,8 @@ class NativeBus:
 
     def _run(self, requests: NDArray[np.uint64], replies: int, stalls: dict[str, list[bool]]
              ) -> Mapping[str, NDArray[np.uint64]]:
-        """One run of the unit. After one that was interrupted, it begins anew: nobody knows what
-        of that is still to come.
+        """One run of the unit; if it is interrupted, the unit begins anew, now or before the next:
+        nobody knows what of it is still to come.
         """
         if not self._is_whole:
             self._reset()
@@ -83,8 +83,12 @@ class NativeBus:
         try:
             found = self.unit.run({"i_request": requests}, {"o_reply": replies}, stalls=stalls)
         except SimulationError as error:
+            self._reset()
             raise DeviceError("X416", f"the compiled machine does not answer: {error.message}",
                               "open the device again") from error
+        except BaseException:
+            self._reset()
+            raise
         self._is_whole = True
         return found.outputs
 

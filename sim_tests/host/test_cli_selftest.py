@@ -99,12 +99,13 @@ def test_a_difference_as_json(run, wrong):
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), [
-    (["rtk"], 2, "X211"),
+    (["rtk"], 2, "X211"), ([], 2, "Missing argument 'DEVICE'"),
+    (["rtl:tiny"], 2, "exactum selftest rtl -c tiny"),
     (["serial:/dev/nosuch"], 4, "X401: there is no port /dev/nosuch"),
     (["emulator", "--trace", "no/such/x.json"], 2, "X212"),
     (["emulator", "--latency", "0"], 2, "Invalid value for '--latency'")])
 def test_mistakes_are_sentences(run, arguments, code, words):
-    left, _, err = run("selftest", "emulator", "-c", "tiny", *arguments)
+    left, _, err = run("selftest", "-c", "tiny", *arguments)
     assert left == code
     assert words in err
 

@@ -425,6 +425,7 @@ def test_an_operation_that_is_interrupted_leaves_nothing_behind(machine, monkeyp
 
 def test_a_run_of_the_unit_that_is_cut_short_is_forgotten(machine, monkeypatch):
     bus, run = machine.runner.bus, machine.runner.bus.unit.run
+    before = bus.generation
 
     def interrupted(*arguments, **options):
         run(*arguments, **options)
@@ -434,7 +435,6 @@ def test_a_run_of_the_unit_that_is_cut_short_is_forgotten(machine, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         bus.read(0, 4)
     monkeypatch.undo()
-    before = bus.generation
     check(machine, lambda d: d.gemm(randn(3, 20), randn(20, 4)))
     assert bus.generation == before + 1
 
