@@ -54,7 +54,7 @@ class DescriptorWire:
         while rest:
             try:
                 left = max(0.0, end - time.monotonic())
-                if not select.select([], [self._descriptor], [], left)[1]:
+                if not _is_ready(self._descriptor, select.POLLOUT, left):
                     raise DeviceError("X404", f"{self.name} takes no bytes",
                                       "check the cable, then open the device again")
                 rest = rest[os.write(self._descriptor, rest):]
@@ -65,7 +65,7 @@ class DescriptorWire:
 
     def receive(self, timeout: float) -> bytes:
         try:
-            if not select.select([self._descriptor], [], [], max(0.0, timeout))[0]:
+            if not _is_ready(self._descriptor, select.POLLIN, max(0.0, timeout)):
                 return b""
             received = os.read(self._descriptor, _PORTION)
         except BlockingIOError:
@@ -127,6 +127,16 @@ class SocketWire(DescriptorWire):
 
     def __init__(self, connection: socket.socket, name: str) -> None:
         super().__init__(connection.detach(), name)
+
+
+def _is_ready(descriptor: int, event: int, timeout: float) -> bool:
+    """Whether it can be read, or written, within so many seconds; or has failed.
+
+    By ``poll``: ``select`` knows only descriptors below 1024.
+    """
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(timeout * 1000))
 
 
 def _not_opened(path: str, baud: int, error: Exception) -> DeviceError:
