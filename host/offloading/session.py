@@ -106,7 +106,7 @@ class Session:
             return Report.of(self._rows.values(), self._fallbacks.values(),
                              config=self.device.config,
                              policy=getattr(self.policy, "__name__", str(self.policy)),
-                             events=self.device.events)
+                             events=getattr(self.device, "events", ()))
 
     def reset(self) -> None:
         """Count from zero again."""
