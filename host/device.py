@@ -24,7 +24,8 @@ from .mx import Scales
 from .numerics import decode, encode, max_finite
 from .softmax import exact_softmax, softmax_backward
 
-__all__ = ["COUNTERS", "Counters", "Device", "EmulatorDevice", "open_device", "verbs_shown"]
+__all__ = ["COUNTERS", "ComposingDevice", "Counters", "Device", "EmulatorDevice", "open_device",
+           "verbs_shown"]
 
 _Result = TypeVar("_Result")
 
@@ -216,8 +217,37 @@ verbs_shown = trace.calls_shown(*sorted(Device.__abstractmethods__))
 """Decorates a device that works itself: its verbs are on the time line (`trace`)."""
 
 
+class ComposingDevice(Device):
+    """A device whose attention is made of its other verbs (`attention`)."""
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None,
+                  causal: bool = False, scale: float | None = None,
+                  formats: tuple[str, str] = ("e4m3", "e4m3"), scaled: bool = False,
+                  result: str = "fp32") -> tuple[Tensor, Tensor]:
+        self._check_open()
+        setup = Setup(mask, causal, scale, self._names(formats), scaled, result)
+        return self._composed(lambda verbs: attend(verbs, q, k, v, setup))
+
+    def attention_backward(self, g: Tensor, q: Tensor, k: Tensor, v: Tensor, *,
+                           mask: Tensor | None = None, causal: bool = False,
+                           scale: float | None = None,
+                           formats: tuple[str, str] = ("e4m3", "e4m3"), scaled: bool = False,
+                           gradients: tuple[str, str] = ("e5m2", "e5m2"),
+                           scaled_gradients: tuple[bool, bool] = (False, False),
+                           result: str = "fp32") -> tuple[Tensor, Tensor, Tensor]:
+        self._check_open()
+        setup = Setup(mask, causal, scale, self._names(formats), scaled, result)
+        names = self._names(gradients)
+        return self._composed(
+            lambda verbs: attend_backward(verbs, g, q, k, v, setup, names, scaled_gradients))
+
+    @abstractmethod
+    def _composed(self, run: Callable[[Verbs], _Result]) -> _Result:
+        """An operation made of others: what they count is added up, as one call."""
+
+
 @verbs_shown
-class EmulatorDevice(Device):
+class EmulatorDevice(ComposingDevice):
     """The contract in torch, on the CPU: same bits, same counters as the hardware."""
 
     def __init__(self, config: Configuration) -> None:
@@ -271,27 +301,6 @@ class EmulatorDevice(Device):
         self._counters.add(count_elementwise(self.config, g))
         return out
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None,
-                  causal: bool = False, scale: float | None = None,
-                  formats: tuple[str, str] = ("e4m3", "e4m3"), scaled: bool = False,
-                  result: str = "fp32") -> tuple[Tensor, Tensor]:
-        self._check_open()
-        setup = Setup(mask, causal, scale, self._names(formats), scaled, result)
-        return self._composed(lambda verbs: attend(verbs, q, k, v, setup))
-
-    def attention_backward(self, g: Tensor, q: Tensor, k: Tensor, v: Tensor, *,
-                           mask: Tensor | None = None, causal: bool = False,
-                           scale: float | None = None,
-                           formats: tuple[str, str] = ("e4m3", "e4m3"), scaled: bool = False,
-                           gradients: tuple[str, str] = ("e5m2", "e5m2"),
-                           scaled_gradients: tuple[bool, bool] = (False, False),
-                           result: str = "fp32") -> tuple[Tensor, Tensor, Tensor]:
-        self._check_open()
-        setup = Setup(mask, causal, scale, self._names(formats), scaled, result)
-        names = self._names(gradients)
-        return self._composed(
-            lambda verbs: attend_backward(verbs, g, q, k, v, setup, names, scaled_gradients))
-
     def compress(self, x: Tensor) -> Compressed:
         self._check_open()
         found = compress(x)
@@ -305,7 +314,6 @@ class EmulatorDevice(Device):
         return x
 
     def _composed(self, run: Callable[[Verbs], _Result]) -> _Result:
-        """An operation made of others: what they count is added up, as one call."""
         part = copy.copy(self)
         part._counters = Counters()
 

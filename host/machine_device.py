@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..gen.config import Configuration
 from ..hdl.formats import lookup
-from .attention import Operands, Setup, Verbs, attend, attend_backward
+from .attention import Operands, Setup, Verbs
 from .bus import Bus
 from .checked import CheckedProduct, checked_product
 from .codec import Compressed, compress
@@ -24,7 +24,7 @@ from .counting import (
     count_product,
     count_rows,
 )
-from .device import Device, verbs_shown
+from .device import ComposingDevice, verbs_shown
 from .dots import check_dots, plan_dots
 from .log_softmax import log_sums
 from .machine.runner import Runner
@@ -58,7 +58,7 @@ _Result = TypeVar("_Result")
 
 
 @verbs_shown
-class MachineDevice(Device):
+class MachineDevice(ComposingDevice):
     """The machine behind a bus. Bits and counters are those of the emulator.
 
     ``cycles`` are measured: the sum of the CYCLES of what the units did. ``lost`` is what LOST
@@ -167,27 +167,6 @@ class MachineDevice(Device):
             self._counters.add(counts)
         return out
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None,
-                  causal: bool = False, scale: float | None = None,
-                  formats: tuple[str, str] = ("e4m3", "e4m3"), scaled: bool = False,
-                  result: str = "fp32") -> tuple[Tensor, Tensor]:
-        self._check_open()
-        setup = Setup(mask, causal, scale, self._names(formats), scaled, result)
-        return self._composed(lambda verbs: attend(verbs, q, k, v, setup))
-
-    def attention_backward(self, g: Tensor, q: Tensor, k: Tensor, v: Tensor, *,
-                           mask: Tensor | None = None, causal: bool = False,
-                           scale: float | None = None,
-                           formats: tuple[str, str] = ("e4m3", "e4m3"), scaled: bool = False,
-                           gradients: tuple[str, str] = ("e5m2", "e5m2"),
-                           scaled_gradients: tuple[bool, bool] = (False, False),
-                           result: str = "fp32") -> tuple[Tensor, Tensor, Tensor]:
-        self._check_open()
-        setup = Setup(mask, causal, scale, self._names(formats), scaled, result)
-        names = self._names(gradients)
-        return self._composed(
-            lambda verbs: attend_backward(verbs, g, q, k, v, setup, names, scaled_gradients))
-
     def compress(self, x: Tensor) -> Compressed:
         self._check_open()
         # The model says how many words there will be; which ones they are, the hardware.
@@ -209,7 +188,6 @@ class MachineDevice(Device):
         return x
 
     def _composed(self, run: Callable[[Verbs], _Result]) -> _Result:
-        """An operation made of others: what they count is added up, as one call."""
         part = copy.copy(self)
         part._counters = Counters()
 

@@ -102,16 +102,30 @@ def vectors(config: Configuration, seed: int = 1) -> Iterator[Vector]:
     formats = config.vpcu.formats
     for pair in dict.fromkeys((name, other) for name in formats for other in (name, formats[-1])):
         yield _product(*pair, random)
+    first, block = formats[0], config.vpcu.scale_block
+    a, b = _any_bits(first, _ROWS, _K, random), _any_bits(first, _K, _COLUMNS, random)
+    yield Vector("engine", f"{first} x {first}, B streamed, all of it", lambda device: device.gemm(
+        a, b, (first, first), orientation="b", compress=False))
+    if block:
+        blocks = -(-_K // block)
+        left, right = (torch.randint(120, 135, shape, generator=random, dtype=torch.uint8)
+                       for shape in ((_ROWS, blocks), (blocks, _COLUMNS)))
+        yield Vector("engine", f"{first} x {first}, block scales", lambda device: device.gemm(
+            a, b, (first, first), scales=(left, right)))
     for name in formats:
         for length in _LENGTHS:
             yield _softmax(name, length, random)
+    x = torch.randn(3, 21, generator=random)
+    yield Vector("softmax, elementwise", "log-softmax", lambda device: device.log_softmax(x))
     if "fp32" in formats:
+        log_p = torch.log_softmax(x, -1)
+        yield Vector("engine, softmax, elementwise", "log-softmax backward",
+                     lambda device: device.log_softmax_backward(log_p, x))
         p = torch.softmax(torch.randn(3, 21, generator=random), -1)
         dp = torch.randn(3, 21, generator=random)
         yield Vector("elementwise", "softmax backward", lambda device: device.softmax_backward(
             p, dp))
     q, k, v = (torch.randn(1, 2, 6, 8, generator=random) for _ in "qkv")
-    first = formats[0]
     yield Vector("engine, elementwise, softmax", f"attention, {first}",
                  lambda device: device.attention(q, k, v, causal=True, formats=(first, first)))
     for name in formats:

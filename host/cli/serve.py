@@ -28,6 +28,8 @@ def command(output: Output, *, config: "Configuration", link: Path | None) -> No
     from ...gen.errors import UsageError
     from ..native import NativeUnit
     from ..simulated_port import SimulatedPort
+    if link is not None and (link.is_symlink() or link.exists()):
+        raise UsageError("X114", f"{str(link)!r} is there already", "name a link that is not")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     step = output.steps(1)
     with step(f"compiling the device of {config.name}"):
@@ -48,5 +50,5 @@ def command(output: Output, *, config: "Configuration", link: Path | None) -> No
         except KeyboardInterrupt:
             output.line("ended")
         finally:
-            if link is not None:
-                link.unlink(missing_ok=True)
+            if link is not None and link.is_symlink() and str(link.readlink()) == port.path:
+                link.unlink()

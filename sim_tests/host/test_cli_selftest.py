@@ -61,7 +61,7 @@ def test_the_emulator_passes(run):
     lines = out.splitlines()
     assert lines[0].startswith("emulator, configuration tiny, ")
     assert lines[0].endswith(", seed 1")
-    assert "[1/7] opening emulator ... " in lines[1]
+    assert "[1/9] opening emulator ... " in lines[1]
     done = int(lines[-1].split()[0])
     assert lines[-1] == f"{done} of {done} passed"
     assert sum(line.endswith("  passed") for line in lines) == done
@@ -161,5 +161,5 @@ def test_a_link_that_is_there_already_is_left_alone(run, shared, tmp_path, monke
     link.write_text("mine")
     code, _, err = run("serve", "-c", shared, "--link", link)
     assert code == 2
-    assert f"X114: '{link}' cannot be made: File exists" in err
+    assert f"X114: '{link}' is there already" in err
     assert link.read_text() == "mine"

@@ -111,7 +111,8 @@ def test_every_verb_is_shown(machine, tmp_path, verb):
 
 def test_decorated_verbs_keep_their_names_and_words():
     assert MachineDevice.gemm.__name__ == "gemm"
-    assert MachineDevice.attention.__qualname__ == "MachineDevice.attention"
+    assert MachineDevice.softmax.__qualname__ == "MachineDevice.softmax"
+    assert MachineDevice.attention.__qualname__ == "ComposingDevice.attention"
 
 
 def test_a_trace_is_written_also_if_the_inside_raises(machine, tmp_path):
