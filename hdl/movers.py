@@ -60,7 +60,7 @@ class WordFeeder(wiring.Component):
             width=Shape.cast(shape).width, depth=QUEUE_DEPTH)
         items = Signal(32)
         address = register(32)
-        place = Signal(range(words))           # word of its item that is fetched next
+        place = Signal(range(max(2, words)))   # word of its item that is fetched next
         on_way = Signal(range(READ_LATENCY + 1))
         room = Signal(range(QUEUE_DEPTH + 1), init=QUEUE_DEPTH)
         more = Signal()
@@ -96,7 +96,7 @@ class WordFeeder(wiring.Component):
         if words == 1:
             m.d.comb += [queue.w_data.eq(read.data), queue.w_en.eq(read.valid)]
             return
-        place = Signal(range(words))
+        place = Signal(range(max(2, words)))
         before = register(8 * BYTES * (words - 1))
         ends_item = place == words - 1
         m.d.comb += [queue.w_data.eq(Cat(before, read.data)),
@@ -204,7 +204,7 @@ class WordTaker(wiring.Component):
         words = words_of(self.i.payload.shape())
         items = Signal(32)
         address = register(32)
-        place = Signal(range(words))
+        place = Signal(range(max(2, words)))
         ends_item = place == words - 1
         is_legal = ~(address[:3].any() | address[3 + self.width:].any())
         moves = self.write.valid & self.write.ready

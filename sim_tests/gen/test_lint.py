@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from exactum.gen.config import preset
-from exactum.gen.units import UNITS
+from exactum.gen.units import SYSTEMS, UNITS
 from exactum.gen.writing import write_unit
 
 ALLOWED = {
@@ -29,14 +29,15 @@ WARNING = re.compile(r"^%(?:Warning|Error)(?:-(\w+))?: (.*)$", re.MULTILINE)
 SIZES = re.compile(r"expects (\d+) bits? .*generates (\d+) bits?")
 
 
-def findings(unit, folder, change=lambda text: text):
+def findings(unit, folder, change=lambda text: text, name="default"):
     """What Verilator says and ALLOWED does not cover: (kind, words) of each."""
-    file = folder / f"{UNITS[unit].top}.v"
+    chosen = {**UNITS, **SYSTEMS}[unit]
+    file = folder / f"{chosen.top}.v"
     if not file.exists():
-        write_unit(UNITS[unit], preset("default"), folder)
+        write_unit(chosen, preset(name), folder)
         file.write_text(change(file.read_text("utf-8")), "utf-8")
     done = subprocess.run(["verilator", "--lint-only", "-Wall", "-Wno-fatal", "--top-module",
-                           UNITS[unit].top, file.name], cwd=folder, capture_output=True, text=True,
+                           chosen.top, file.name], cwd=folder, capture_output=True, text=True,
                           check=False, timeout=600)
     found = WARNING.findall(done.stderr)
     assert found, f"Verilator said nothing known: {done.stderr[-1000:]}"
@@ -64,6 +65,11 @@ def test_the_header_says_what_it_is_and_how_it_was_made(tmp_path):
 @pytest.mark.parametrize("unit", UNITS)
 def test_nothing_that_matters(unit, tmp_path):
     assert not findings(unit, tmp_path)
+
+
+def test_nothing_that_matters_around_the_units(tmp_path):
+    """The top level, of fewer lanes: it is the same in all that could be told."""
+    assert not findings("device", tmp_path, name="small")
 
 
 @pytest.mark.parametrize(("added", "kind"), [
